@@ -1,6 +1,6 @@
 """The operations of `jobs.lake.store` on local files.
 
-A file gets its final name only after its whole content is on the disk. So no reader finds a part of a file.
+A file gets its final name only after its whole content is on the disk. So readers never find a partly written file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os
         _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # another process uses it
+        with suppress(OSError):  # another process uses the folder
             for folder in made:
                 folder.rmdir()
         raise

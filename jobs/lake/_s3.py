@@ -106,7 +106,7 @@ class S3Files:
         return any("Contents" in page for page in self._list(uri, MaxKeys=1, PaginationConfig={"MaxItems": 1}))
 
     def list_files(self, uri: str, reaches: Reaches | None = None, others: list[str] | None = None) -> list[FileInfo]:
-        """List the files below a prefix. With `reaches`, list only the subfolders that it accepts, one by one."""
+        """List the files below a prefix. With `reaches`, skip the subfolders for which this function returns False."""
         bucket, prefix = bucket_and_key(uri)
         prefix, found = f"{prefix}/" if prefix else "", list[FileInfo]()
         folders, options = [prefix], {} if reaches is None else {"Delimiter": "/"}

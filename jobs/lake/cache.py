@@ -24,14 +24,15 @@ MIN_FREE_SHARE = 0.2
 """Share of a YARN data disk that the copies leave free. YARN takes a node out of use when a disk is 90% full."""
 _KEPT_SECONDS = 3 * 24 * 3600
 _IN_USE_SECONDS = 300.0
-"""Seconds after the last use of a file during which it is kept: another process may write it or be about to open it."""
+"""A file is kept for this many seconds after its last use, since another process may be writing or about to open it."""
 
 
 def cache_folder() -> Path:
-    """Return the folder of this user's copies on this machine, which may not exist yet.
+    """Return the folder of this user's copies on this machine. The folder may not exist yet.
 
-    In a YARN container, the folder is on a data disk of the node (LOCAL_DIRS), which is larger than the disk of /tmp.
-    YARN keeps the user's folder there after the application ends. If that folder is writable, a retry finds the copies.
+    In a YARN container, it is on a data disk of the node (LOCAL_DIRS), which is larger than the disk of /tmp. On this
+    disk, YARN has a folder for the user, and inside it one for the application. If the user's folder is writable, the
+    copies are there: YARN keeps it after the application ends, so a retry finds them.
     """
     name = f"nightjar-cache-{os.getuid()}"
     for text in filter(None, os.environ.get("LOCAL_DIRS", "").split(",")):
@@ -98,7 +99,7 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Delete copies that were not used for three days. If `size` bytes still do not fit, delete the oldest ones.
+    """Delete copies that were not used for three days. Until `size` bytes fit, delete the least recently used, too.
 
     Files used in the last five minutes stay, so the room may still be too small. A process that has opened a copy can
     read it after its deletion.

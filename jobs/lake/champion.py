@@ -26,7 +26,7 @@ from jobs.lake.strict_json import to_json
 from jobs.lake.uri import join
 
 CHAMPION = "champion"
-"""The name that users give to the champion of the pipeline `DEFAULT`; for others, ``champion:<pipeline>``."""
+"""Users write this name for the champion of the pipeline `DEFAULT`, and ``champion:<pipeline>`` for other champions."""
 MODEL_FILES = frozenset({"config.json", "model.safetensors", "tokenizer.json"})
 """The names of the files that every model has."""
 Action = Literal["promoted", "rolled back"]
@@ -193,12 +193,12 @@ def roll_back(
     if len(earlier) != 1:
         known = ", ".join(f"{each.model[:12]} (run {_run_id(each.run)})" for each in earlier.values())
         found = f"several earlier champions fit {to}: {known}" if earlier else "no earlier champion to go back to"
-        raise InputError(f"{pipeline.champion}: {found}; nightjar champion show {pipeline.name} lists them")
+        raise InputError(f"{pipeline.champion}: {found}; run nightjar champion show {pipeline.name} to see the history")
     (chosen,) = earlier.values()
     model_uri = below(Lake(pipeline.lake_uri).models, chosen.model)
     manifest = store.read_manifest(model_uri)
     if manifest is None:
-        raise InputError(f"{model_uri}: the model of run {_run_id(chosen.run)} is gone; choose another one")
+        raise InputError(f"{model_uri}: the model of run {_run_id(chosen.run)} was deleted; choose another champion")
     store.verify_sizes(model_uri, manifest)
     change = Change("rolled back", chosen.model, chosen.run, utc_now(), by, why, chosen.metrics, request)
     if not change_champion(pipeline, champion, version, change, store):

@@ -86,7 +86,7 @@ def find_garbage(
         store: The store of the lake.
 
     Raises:
-        DamagedError: if a file that says what is in use is damaged. Nothing is returned until the file is repaired.
+        DamagedError: if a file is damaged that is needed to find what is in use. Repair this file first.
     """
     oldest = now - min_days * DAY_SECONDS
     runs = [_look(run, now, store) for run in all_runs(lake, store)]

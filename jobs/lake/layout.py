@@ -19,7 +19,7 @@ REPORT = "report.html"
 FIRST_CLUSTER = "0001.json"
 """Name of the file in `Run.clusters` with the record of the first cluster. Written again when the run ends."""
 LAKE_FOLDERS = ("audit", "datasets", "forgotten", "logs", "models", "packages", "pipelines", "runs", "wheelhouses")
-"""The folders of a lake that Nightjar writes. A lake may have other folders, such as one of texts."""
+"""The folders of a lake that Nightjar writes. A lake may have other folders, such as a folder of texts."""
 
 
 class _Below:
@@ -51,7 +51,7 @@ class Run:
     estimate = _Below("estimate.json")
     """The estimate of instance time and cost, written once, before the run has a cluster."""
     budget = _Below("budget.json")
-    """What training needs to stay within the budget: prices, and what the pipeline may still spend this month."""
+    """What training needs to stay within the budget: the cluster's cost per hour and this month's other costs."""
     replay = _Below("replay.json")
     """Only in a replay: the run whose model is made again, and the record of that run's training."""
     used = _Below("use.json")
@@ -120,7 +120,7 @@ class Run:
         return decode_name(self.folder.rpartition("/")[0].partition("/")[2])
 
     def deployment(self, number: int) -> str:
-        """Return the file with the settings of the deployment after they changed for the `number`-th time (from 1)."""
+        """Return the file with the settings of the deployment, written at their `number`-th change, counted from 1."""
         return join(self.uri, f"deployment-{number}.json")
 
     def checkpoint(self, step: int) -> str:
@@ -136,11 +136,11 @@ class Run:
         return join(self.uri, "progress", f"{step}.json")
 
     def step_attempts(self, step: str) -> str:
-        """Return the folder with one folder for each attempt at a pipeline step, named by the attempt's number."""
+        """Return the folder of the attempts at a pipeline step. Each attempt has a folder, named by its number."""
         return join(self.uri, "steps", step)
 
     def submission(self, step: str, attempt: int) -> str:
-        """Return the file that says when an attempt at a pipeline step was submitted, and as which step of EMR."""
+        """Return the file with the request to EMR for an attempt at a pipeline step, and with EMR's answer."""
         return join(self.step_attempts(step), str(attempt), "submitted.json")
 
     def outcome(self, step: str, attempt: int) -> str:

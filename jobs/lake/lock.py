@@ -24,7 +24,7 @@ from jobs.lake.store import ENVIRONMENT, Store
 
 LOCK_SECONDS = 60.0
 """Seconds after which a lock expires if it is not renewed. The holder renews its lock every third of this time. The
-clocks of the machines may differ by a third of this time."""
+clocks of the machines may differ by at most a third of this time."""
 _POLL_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Lock:
     owner: str
     """The cluster or the process for which the lock is held.
 
-    Another process may take over a lock of the same owner at once, such as a retry on the same cluster.
+    A process that works for the same owner, such as a retry on the same cluster, may take the lock over at once.
     """
     holder: str
     """A random name of the process that holds the lock."""
@@ -144,7 +144,9 @@ def _acquire(run: Run, owner: str | None, seconds: float, store: Store) -> Lock:
             )
         else:
             if seen is None:
-                log.info("the run's lock is held by %s; waiting until the lock expires or is renewed", found.owner)
+                log.info(
+                    "the run's lock is held by %s; waiting to see whether the lock is renewed or expires", found.owner
+                )
             seen = found
             time.sleep(_POLL_SECONDS)
 
@@ -162,7 +164,7 @@ def _renew(
                 return
             store.replace(run.lock, _to_json(replace(lock, expires=time.time() + seconds)), version)
         except (OSError, NightjarError) as error:
-            log.warning("%s: the lock could not be renewed (%s)", run.lock, error)
+            log.warning("%s: the lock could not be renewed (%s); trying again soon", run.lock, error)
 
 
 def _release(run: Run, lock: Lock, store: Store) -> None:
@@ -172,7 +174,7 @@ def _release(run: Run, lock: Lock, store: Store) -> None:
         if found is not None and found.holder == lock.holder:
             store.replace(run.lock, _to_json(replace(lock, expires=0.0)), version)
     except (OSError, NightjarError) as error:
-        log.warning("%s: the lock could not be released (%s)", run.lock, error)
+        log.warning("%s: the lock could not be released (%s); it expires by itself", run.lock, error)
 
 
 def this_machine() -> str:

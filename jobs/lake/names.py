@@ -29,7 +29,9 @@ def is_plain(name: object) -> bool:
 def below(folder_uri: str, name: object, error: type[NightjarError] = DamagedError) -> str:
     """Return the URI of `name` in a folder; raise `error` if `is_plain` refuses the name. No disk is read."""
     if not is_plain(name):
-        raise error(f"{folder_uri}: {shorten(repr(name))} is not the name of a file in this folder; remove it")
+        raise error(
+            f"{folder_uri}: {shorten(repr(name))} is not a valid name for a file in this folder; remove this name"
+        )
     return join(folder_uri, str(name))
 
 

@@ -14,7 +14,7 @@ _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 
 
 def find_region() -> str | None:
-    """Return the region from the environment, boto3's configuration or EC2's metadata. Return None if none has it."""
+    """Return the region from the environment, boto3's configuration or EC2's metadata. Return None if there is none."""
     named = next((value for name in VARIABLES if (value := os.environ.get(name))), None)
     return named or _configured() or _of_instance()
 

@@ -59,6 +59,6 @@ def is_transient(error: OSError) -> bool:
 
 
 def one_line(error: OSError) -> str:
-    """Return the first line of an error's message. The error's class precedes it, except OSError and TransientError."""
+    """Return the first line of an error's message. Add the class's name, except for OSError and TransientError."""
     text = (str(error).splitlines() or [""])[0]
     return text if type(error) in (OSError, TransientError) else f"{type(error).__name__}: {text}"

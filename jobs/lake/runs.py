@@ -18,7 +18,7 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name, join
 
 _IN_EARLIER_RUN = frozenset({"generate", "model", "progress", "stats", "steps", "train"})
-"""Names of folders inside a run. In a run of the earlier layout, such a folder is not a pipeline."""
+"""Names of the folders in a run of the earlier layout. In the current layout, folders at this depth are pipelines."""
 
 
 def all_runs(lake: Lake, store: Store = ENVIRONMENT) -> Iterator[Run]:
@@ -72,9 +72,9 @@ def runs_named(name: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Run]:
 
 
 def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT, *, is_started: bool = True) -> Run:
-    """Return the one run with a configuration that a user means by `name` (see `runs_named`).
+    """Return the one run that a user means by `name` (see `runs_named`). Runs without a configuration do not count.
 
-    With ``is_started=False``, also find a run whose first task failed: its folder has no configuration.
+    With ``is_started=False``, also find a run whose first task failed before it wrote the configuration.
 
     Raises:
         InputError: if there is no such run, or more than one.
@@ -86,7 +86,8 @@ def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT, *, is_started: b
     if not found:
         near = did_you_mean(name, names_of_runs(lake, store))
         raise InputError(
-            f"{lake.uri}: has no run {name!r}{near or '; check the name and --lake'}; see nightjar runs list"
+            f"{lake.uri}: has no run {name!r}{near or '; check the name and --lake'};"
+            " run nightjar runs list to see all runs"
         )
     return only_one(name, found.values())
 
@@ -102,7 +103,7 @@ def names_of_runs(lake: Lake, store: Store = ENVIRONMENT) -> list[str]:
 
 
 def only_one(name: str, runs: Iterable[Run]) -> Run:
-    """Return the only run in `runs`, which are the runs that `name` fits. Raise InputError if there are several."""
+    """Return the only run in `runs`, the runs with the name `name`. Raise InputError if there are several."""
     first, *others = dict.fromkeys(runs)
     if others:
         folders = ", ".join(run.folder for run in (first, *others))

@@ -62,7 +62,7 @@ class Store:
     Args:
         connect: Function that returns a boto3 client for S3.
         retry_seconds: Time limit of an operation with all of its retries. With 0, an operation is tried once.
-        part_bytes: Larger S3 objects are written and copied in parts of this size. One request takes at most 5 GiB.
+        part_bytes: S3 objects larger than this are written and copied in parts. A request takes at most 5 GiB.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Store:
                 self._local.try_writing(probe)
         except OSError as error:
             raise InputError(
-                f"{uri}: {what} cannot be written to ({one_line(error)}); choose another ({options})"
+                f"{uri}: {what} cannot be written to ({one_line(error)}); choose another folder ({options})"
             ) from None
 
     def write_folder(self, folder_uri: str, contents: Mapping[str, bytes]) -> None:

@@ -51,7 +51,7 @@ def finite(value: Any) -> Any:
 
 
 def not_finite(value: Any, key: str = "") -> Iterator[str]:
-    """Yield a text such as ``loss is nan``, with the key, for each number in a JSON value that is not finite."""
+    """For each number that is not finite in a JSON value, yield its key and the number, such as ``loss is nan``."""
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{key or 'the value'} is {value}"
     elif isinstance(value, dict):

@@ -18,7 +18,7 @@ from jobs.prices.metering import ClusterUse, InstanceSpan
 LEAST_SECONDS = 60.0
 """The minimum time that AWS charges for an instance."""
 WITHOUT_STEP = "start and end"
-"""The name of the part of a bill that belongs to no step: clusters that start, wait between steps, and end."""
+"""The name of the part of a bill that belongs to no step: the time in which clusters start, wait for steps, and end."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Bill:
 
     total: Charge = Charge()
     steps: Mapping[str, Charge] = field(default_factory=dict)
-    """A dict from steps to charges; `WITHOUT_STEP` has the rest. Empty if it is not known when the steps ran."""
+    """A dict from steps to charges. The key `WITHOUT_STEP` has the rest. Empty if the steps' times are not known."""
     instances: Mapping[str, Charge] = field(default_factory=dict)
     """A dict from the type and market of instances, such as ``m5.xlarge spot``, to charges."""
     at_most: bool = False
@@ -60,7 +60,7 @@ class Bill:
         """One line that says why the cost is not known, and what to do. None if the cost is known."""
         if self.num_unknown:
             of = counted(self.num_unknown, "cluster")
-            return f"EMR did not report how long the instances of {of} ran; look for it in EMR's console"
+            return f"EMR did not report how long the instances of {of} ran; look up the time in EMR's console"
         return explain_missing(self.missing) if self.missing else None
 
     def to_json(self) -> dict[str, Any]:

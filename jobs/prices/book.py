@@ -132,7 +132,7 @@ def explain_missing(missing: Iterable[str]) -> str:
 
 
 def load_prices(store: Store = ENVIRONMENT, environ: Mapping[str, str] = os.environ) -> PriceBook:
-    """Return the prices of this package and of the user's file. If both have a price, the user's counts."""
+    """Return the prices of this package and of the user's file. A price of the user replaces that of the package."""
     own = (files("jobs.prices") / "prices.toml").read_bytes()
     prices = parse_prices(own, "prices.toml")
     if place := environ.get(VARIABLE, "").strip():

@@ -113,8 +113,9 @@ def spent_in_month(run: Run, prices: PriceBook, store: Store, now: datetime) -> 
 def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
     """Yield the other runs of a run's pipeline whose clusters may have run since `start`.
 
-    The end of a run rewrites all of its records of clusters, so the time of the first record is enough. The record of a
-    run that has not ended may be older than `start` by the time that such a run lasts.
+    When a run ends, all records of its clusters are written again, so the time of the first record is enough. A run in
+    progress may have written its records before `start`. So also yield a run whose first record was written before
+    `start`, but not longer before it than the longest run lasts.
     """
     for other in runs_beside(run, store):
         info = store.info(join(other.clusters, FIRST_CLUSTER))
@@ -123,7 +124,10 @@ def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
 
 
 def _uses(run: Run, store: Store, now: float) -> Iterator[ClusterUse]:
-    """Yield the use of each cluster of a run. A cluster without a recorded end counts for at most its longest life."""
+    """Yield the use of each cluster of a run.
+
+    A cluster without a recorded end counts for at most the longest time that its settings allow.
+    """
     config: dict[str, Any] = {}
     with suppress(OSError, NightjarError):
         config = Config.from_json(store.read_bytes(run.config).decode(errors="replace")).model_dump(mode="json")
@@ -187,8 +191,8 @@ _OPTIONAL = ("month_spent_usd", "later_seconds")
 def _spent(run: Run, config: Config, hourly: float, store: Store, now: float) -> float:
     """Return what a run has cost so far, in USD.
 
-    The cost of an ended cluster is that of its bill. If a cluster has not ended, or its bill has no cost, `hourly` is
-    charged for its time: the highest cost of the cluster per hour.
+    The cost of an ended cluster is that of its bill. If a cluster has not ended, or its bill has no cost, its time is
+    charged at `hourly`, the highest cost of the cluster per hour.
     """
     spent = 0.0
     for use in read_uses(run, config.model_dump(mode="json"), store, now=now):

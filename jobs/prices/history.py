@@ -22,7 +22,7 @@ from jobs.prices.metering import ClusterUse, read_uses
 ENDS = {"generate", "evaluate"}
 """The possible last steps of a run. Each finished run has one of them."""
 MOST_NIGHTS = 30
-"""The maximum number of a pipeline's runs that are read: the latest ones."""
+"""Only this many runs of a pipeline are read, the latest ones."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Night:
 
 
 def read_nights(run: Run, store: Store = ENVIRONMENT) -> list[Night]:
-    """Return the nights of a run's pipeline other than the run itself, the latest last. Leave out unreadable runs."""
+    """Return the nights of a run's pipeline, the latest last. Leave out the run itself and unreadable runs."""
     # Airflow's run ids end with the run's time, after two underscores.
     others = sorted(runs_beside(run, store), key=lambda other: base_name(other.uri).rpartition("__")[2])
     return [night for other in others[-MOST_NIGHTS:] for night in _read(other, store)]

@@ -167,8 +167,8 @@ def _of_earlier(instance_seconds: Mapping[str, Any]) -> Iterator[InstanceSpan]:
 def as_asked(config: Mapping[str, Any], region: str, started: float, ended: float) -> ClusterUse:
     """Return the use of a cluster without a recorded end.
 
-    It is assumed that all instances in the configuration ran from `started` to `ended`, each as the first of the types
-    that the configuration allows for it.
+    It is assumed that all instances in the configuration ran from `started` to `ended`. If the configuration allows
+    several instance types for an instance, the first one is assumed.
     """
     cluster = config.get("cluster")
     cluster = cluster if isinstance(cluster, dict) else {}

@@ -27,7 +27,7 @@ from jobs.results import SortKey
 from jobs.results.summary import Status, StepSummary, Summary, read_summary, versions_of
 
 MAX_RUNS = 20_000
-"""Maximum number of cached summaries, of about 2 KB each. In a larger lake, older runs are read for each page."""
+"""Maximum number of cached summaries, of about 2 KB each. If there are more runs, older ones are read for each page."""
 _FORMAT = 4
 """Version of the cache file's format. Increase it when a field of `Summary` is added or changes its meaning."""
 _MOST_OPEN = 100

@@ -22,7 +22,7 @@ class Comparison:
     reports: Sequence[Report]
 
     def results(self) -> dict[str, list[str]]:
-        """Return a dict from "state" or the label of a result to one text for each run.
+        """Return a dict. Its keys are "state" and the labels of the results, and its values have one text for each run.
 
         The text is "-" for a run without this result.
         """

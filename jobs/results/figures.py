@@ -190,7 +190,7 @@ def of_steps(seconds: Mapping[str, Any]) -> Iterator[Bars]:
         total = sum(values[0] for _, values in groups)
         title = f"The steps took {with_unit(total, 's')}, {longest[0]} the longest"
         yield Bars(
-            "steps", title, "s", ("duration",), groups, "Without the start of the cluster and the waits between steps."
+            "steps", title, "s", ("duration",), groups, "Start of the cluster and waits between steps are not included."
         )
 
 

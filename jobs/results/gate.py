@@ -140,7 +140,7 @@ def reason_against(
     Args:
         scores: The scores of the model.
         text: The quality of the model's samples.
-        baselines: A dict from the name of a baseline to the validation loss of the model and that of the baseline.
+        baselines: A dict from the name of a baseline to a pair: the model's validation loss, and the baseline's.
         settings: The settings of promotion.
     """
     for each in scores.documents:
@@ -179,10 +179,10 @@ def reason_to_keep(scores: Scores, gain: Gain | None, settings: PromotionConfig)
             f" a comparison needs {LEAST_DOCUMENTS}"
         )
     if gain.value < settings.least_gain or gain.value <= 0:
-        return f"{found}, but a change needs promotion.least_gain={settings.least_gain:.2%}"
+        return f"{found}, but a new champion needs a gain of at least promotion.least_gain={settings.least_gain:.2%}"
     if gain.lower <= 0:
         return (
-            f"{found}, which may be chance: the lower bound is {gain.lower:+.2%} at"
+            f"{found}, which may be chance: the lower bound of the gain is {gain.lower:+.2%} at"
             f" promotion.error_rate={settings.error_rate:g}"
         )
     return ""

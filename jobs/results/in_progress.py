@@ -16,10 +16,10 @@ from jobs.lake.identity import LOCAL
 from jobs.lake.layout import Run
 
 START_SECONDS = 3600.0
-"""A run with a cluster counts as in progress for this many seconds after its last sign. A step that
-has not started by then is abandoned."""
+"""A run with a cluster counts as in progress for this many seconds after the last sign of progress. A step
+that has not started by then is abandoned."""
 PAUSE_SECONDS = 300.0
-"""A run without a cluster of its own counts as in progress for this many seconds after its last sign."""
+"""A run without a cluster of its own counts as in progress for this many seconds after the last sign of progress."""
 
 
 def is_under_way(

@@ -108,7 +108,7 @@ def _row_of(interval: Sequence[StepRow], seconds: float) -> EvaluationRow:
 class LiveParts:
     """The metrics of a training in progress.
 
-    Each part is read only once. When a new attempt has begun, all parts are read again.
+    Each part (see `read_parts`) is read only once. When a new attempt has begun, all parts are read again.
 
     Only the rows of evaluations and the steps since the last evaluation are kept. So a long training takes little
     memory, and an update takes few requests to S3.

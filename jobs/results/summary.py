@@ -197,7 +197,10 @@ def read_object(uri: str, store: Store) -> dict[str, Any]:
 
 
 def record_failure(run: Run, cause: str, store: Store) -> None:
-    """Write into a run's statistics why the run failed, if no step did so. The next step that ends removes this."""
+    """Write the reason for a run's failure into its statistics. The next step that ends removes the reason.
+
+    This is for failures that no step has recorded.
+    """
     record_statistics(run, {"failure": {"cause": cause, "time": time()}}, store)
 
 
@@ -208,7 +211,7 @@ def record_statistics(run: Run, values: Mapping[str, Any], store: Store) -> None
 
 
 def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the steps of a run: those that the stored `config` needs (see `Config.steps`), and the keys of `found`."""
+    """Return the steps of a run: those that the stored `config` needs (see `Config.steps`), and those in `found`."""
     use = _mapping(config.get("use"))
     scores = (
         _mapping(config.get("promotion")).get("enabled") and _mapping(config.get("windows")).get("split") == "fixed"
@@ -303,10 +306,10 @@ def _cost_note(bill: Bill) -> str | None:
         parts = [f"{duration(charge.seconds)} {name}" for name, charge in bill.instances.items()]
         parts += [with_unit(bill.total.usd, "USD")] if parts and bill.total.usd is not None else []
         on_aws = f"; on AWS it would be {', '.join(parts)}" if parts else ""
-        return f"nothing: the embedded EMR{on_aws}{'' if bill.is_final else ', so far'}"
+        return f"nothing on the embedded EMR{on_aws}{'' if bill.is_final else ', so far'}"
     if bill.problem:
         return bill.problem
-    parts = ["so far"] * (not bill.is_final) + ["at most: a spot price is not known"] * bill.at_most
+    parts = ["so far"] * (not bill.is_final) + ["an upper bound, since a spot price is not known"] * bill.at_most
     return "; ".join(parts) or None
 
 
@@ -344,7 +347,7 @@ def _text(value: Any) -> str | None:
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stored configuration by dotted key, also those that only an earlier version had."""
+    """Return a dict from dotted keys to the settings of a stored configuration, even settings that no longer exist."""
     return {key: value for key, value in flatten(config) if key != "chosen"}
 
 

@@ -44,7 +44,7 @@ class Line:
     points: Points
     baseline: bool = False
     colour: int | None = None
-    """Number of the curve's colour in the style sheet. None stands for the curve's position in its plot."""
+    """Number of the curve's colour in the style sheet. If it is None, the number of the curve in its plot is used."""
 
     @property
     def last(self) -> float:
@@ -111,7 +111,7 @@ class _Axis(NamedTuple):
 
 
 def _axis(values: Iterable[float], unit: str, *, from_zero: bool = False, is_tight: bool = False) -> _Axis:
-    """Return an axis for the finite numbers in `values`. With `is_tight`, it ends at their extremes, else at ticks."""
+    """Return an axis for the finite numbers in `values`. It ends at the extreme values if `is_tight`, else at ticks."""
     finite = [value if abs(value) > _NEGLIGIBLE else 0.0 for value in values if _is_drawable(value)] or [0.0, 1.0]
     low, high = min([*finite, 0.0] if from_zero else finite), max(finite)
     size, name = _scale(max(abs(low), abs(high)), unit)

@@ -136,11 +136,14 @@ def test_a_person_promotes_a_run_without_a_comparison(lake, capsys, caplog):
             "pipelines/prose/champion.json: no champion yet; pipelines with a champion: default, poems",
         ),
         (("diff",), "champion diff: default has no previous champion; name a run to compare with by --run"),
-        (("rollback",), "pipelines/default/champion.json: no earlier champion to go back to; nightjar champion show d"),
+        (
+            ("rollback",),
+            "pipelines/default/champion.json: no earlier champion to go back to; run nightjar champion show d",
+        ),
         (("rollback", "poems", "--to", "x"), "no earlier champion to go back to"),
         (("diff", "--run", "none"), "none"),
         (("show", "pomes"), "pipelines with a champion: default, poems; did you mean poems?"),
-        (("promote", "nigth-a"), "has no run 'nigth-a'; did you mean night-a?; see nightjar runs list"),
+        (("promote", "nigth-a"), "has no run 'nigth-a'; did you mean night-a?; run nightjar runs list to see all runs"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, lake, capsys):

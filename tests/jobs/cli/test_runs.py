@@ -152,12 +152,15 @@ def test_compare_shows_results_and_the_settings_that_differ(call):
 
 def test_wrong_names_are_one_line(call):
     for words, message in (
-        (("runs", "show", "none"), "has no run 'none'; did you mean one?; see nightjar runs list"),
+        (("runs", "show", "none"), "has no run 'none'; did you mean one?; run nightjar runs list to see all runs"),
         (
             ("runs", "show", "default/twoo"),
-            "has no run 'default/twoo'; did you mean default/two?; see nightjar runs list",
+            "has no run 'default/twoo'; did you mean default/two?; run nightjar runs list to see all runs",
         ),
-        (("runs", "compare", "zzzzz", "b"), "has no run 'zzzzz'; check the name and --lake; see nightjar runs list"),
+        (
+            ("runs", "compare", "zzzzz", "b"),
+            "has no run 'zzzzz'; check the name and --lake; run nightjar runs list to see all runs",
+        ),
         (("runs", "compare", "one"), "runs compare: name two runs or more"),
         (("runs", "compare", "one", "one"), "lab/default/one is named twice"),
         (("report", "../x"), "has no run '../x'"),

@@ -144,7 +144,7 @@ def test_any_earlier_champion_can_be_named(three, to):
 def test_what_is_no_earlier_champion_is_refused(three, to):
     if not to:
         three = Lake(three.lake_uri).pipeline("prose")
-    with pytest.raises(InputError, match="no earlier champion to go back to; nightjar champion show p"):
+    with pytest.raises(InputError, match="no earlier champion to go back to; run nightjar champion show p"):
         back(three, to)
 
 
@@ -158,7 +158,7 @@ def test_a_name_that_fits_several_is_refused(lake, three):
 
 def test_a_model_that_is_gone_or_damaged_is_no_champion(lake, three):
     store.delete_folder(join(lake.models, "b" * 64))
-    with pytest.raises(InputError, match="the model of run night-b is gone; choose another one"):
+    with pytest.raises(InputError, match="the model of run night-b was deleted; choose another champion"):
         back(three)
     store.delete_file(join(lake.models, "a" * 64, "config.json"))
     with pytest.raises(DamagedError, match=r"config\.json"):

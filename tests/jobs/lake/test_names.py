@@ -33,7 +33,8 @@ def is_inside(folder, uri):
 def test_a_name_below_a_folder_stays_there_or_is_refused(name):
     for folder in ("file:///data/my%20lake/x", "s3://bucket/lake/x"):
         if not is_plain(name):
-            with pytest.raises(DamagedError, match=r"^[^\n]* is not the name of a file in this folder; remove it$"):
+            message = r"^[^\n]* is not a valid name for a file in this folder; remove this name$"
+            with pytest.raises(DamagedError, match=message):
                 below(folder, name)
             continue
         assert below(folder, name).startswith(f"{folder}/")
@@ -90,7 +91,7 @@ def test_a_hash_in_a_manifest_is_no_path_of_the_cache(name):
 def test_a_file_of_the_cache_stays_in_its_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
     for sha256 in ("../../x", "/etc/passwd", "..", ""):
-        with pytest.raises(DamagedError, match="is not the name of a file in this folder"):
+        with pytest.raises(DamagedError, match="is not a valid name for a file in this folder"):
             cache.verified_file("s3://bucket/x", FileEntry("a", 1, sha256))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -116,7 +117,7 @@ def test_links_that_lead_out_of_a_folder_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", [None, 1, [], {}, b"a"])
 def test_a_value_that_is_no_text_is_no_name(name):
-    with pytest.raises(DamagedError, match="is not the name of a file"):
+    with pytest.raises(DamagedError, match="is not a valid name for a file"):
         below("s3://bucket/x", name)
 
 

@@ -57,7 +57,8 @@ def test_other_names_find_nothing(lake, name):
 def test_without_a_lake_there_is_no_run(tmp_path):
     (tmp_path / "file").touch()
     for lake in (Lake((tmp_path / "none").as_uri()), Lake((tmp_path / "file").as_uri())):
-        with pytest.raises(InputError, match="has no run 'r'; check the name and --lake; see nightjar runs list"):
+        message = "has no run 'r'; check the name and --lake; run nightjar runs list to see all runs"
+        with pytest.raises(InputError, match=message):
             find_run("r", lake)
         with pytest.raises(InputError, match="r: no model found"):
             find_model("r", lake)

@@ -145,4 +145,5 @@ def test_a_cluster_whose_use_is_not_known_makes_the_cost_unknown(run: Run) -> No
     write(run, 2, ended=True, used=asdict(use(on_demand(0, 3600))))
     made = bill(*read_uses(run, CONFIG))
     assert made.total == Charge(3600.0, None)
-    assert made.problem == "EMR did not report how long the instances of 1 cluster ran; look for it in EMR's console"
+    expected = "EMR did not report how long the instances of 1 cluster ran; look up the time in EMR's console"
+    assert made.problem == expected

@@ -110,7 +110,7 @@ def test_the_cost_of_runs_sorts_them_and_its_note_says_what_is_not_known(lake, t
     for page in (Catalog(lake, file=tmp_path / "runs.json").page(Query(sort="cost_usd")) for _ in range(2)):
         found = [(each.run_id, each.cost_usd) for each in page.runs]
         assert found == [("run-0001", pytest.approx(0.4)), ("run-0000", pytest.approx(0.2)), ("run-0002", None)]
-        assert page.runs[0].cost_note == "at most: a spot price is not known"
+        assert page.runs[0].cost_note == "an upper bound, since a spot price is not known"
         assert "run nightjar prices" in page.runs[2].cost_note
         train = next(step for step in page.runs[0].steps if step.name == "train")
         assert (train.instance_seconds, train.cost_usd) == (3600.0, pytest.approx(0.2))

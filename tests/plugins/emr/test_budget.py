@@ -56,7 +56,7 @@ def test_a_budget_that_is_reached_leaves_a_model_and_no_cluster(real, tmp_path):
     results.pull_stats(run, tmp_path / "stats")
     summary = read_summary(run, store())
     assert (bill.is_embedded, summary.cost_usd) == (True, 0.0)
-    assert re.search(r"^nothing: the embedded EMR; on AWS it would be .* m6i\.xlarge .*, .* USD$", summary.cost_note)
+    assert re.search(r"^nothing on the embedded EMR; on AWS it would be .* m6i\.xlarge .*, .* USD$", summary.cost_note)
     later = lake.run(f"run-{uuid.uuid4().hex[:8]}", "default")
     longer = resolve(str(corpus), "tiny", {"tokenize.vocab_size": 400, **settings, "budget.usd": 1.0})
     with pytest.raises(

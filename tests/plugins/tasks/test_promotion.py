@@ -63,7 +63,7 @@ def test_only_a_better_model_takes_its_place(lake):
     for run_id, loss, why in (
         ("worse", 151.0, "its loss is 0.66% higher than the champion's on 40 documents"),
         ("same", 150.0, "its loss is 0.00% lower than the champion's on 40 documents"),
-        ("hardly better", 149.9, "0.07% lower than the champion's on 40 documents, but a change needs"),
+        ("hardly better", 149.9, "0.07% lower than the champion's on 40 documents, but a new champion needs"),
     ):
         run = finished(lake, run_id, run_id, loss=loss, champion=first)
         decided = promote(run)

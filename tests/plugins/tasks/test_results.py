@@ -150,7 +150,7 @@ def test_an_object_that_leads_out_is_refused_and_the_rest_is_copied(aws, tmp_pat
     run = lake.run("r", "default")
     store().write_bytes(f"{run.stats}/../../../../../x", b"hostile")
     store().write_json(join(run.stats, "stats.json"), {"valid_loss": 4.0})
-    with pytest.raises(DamagedError, match="is not the name of a file in this folder; remove it"):
+    with pytest.raises(DamagedError, match="is not a valid name for a file in this folder; remove this name"):
         results.pull_stats(run, tmp_path / "a" / "b")
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"report.html", "stats.json"}
 
@@ -279,7 +279,7 @@ def test_the_embedded_emr_charges_nothing(run, tmp_path, caplog, rates):
     assert (stats["cost_usd"], stats["bill"]["is_embedded"], stats["bill"]["problem"]) == (0.0, True, None)
     tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
     on_aws = f"3:00:00 h m6i.xlarge on demand{', 0.75 USD' if rates else ''}"
-    note = f"nothing: the embedded EMR; on AWS it would be {on_aws}"
+    note = f"nothing on the embedded EMR; on AWS it would be {on_aws}"
     assert (tiles["cost"].text, tiles["cost"].meaning) == ("nothing", f"Cost of these instances: {note}.")
     for tile in tiles.values():
         assert "AWS charges" not in tile.meaning
