@@ -1,8 +1,8 @@
 """Terminate clusters of this project that have exceeded their time to live.
 
 This DAG is the last safeguard behind the teardown of `train_llm`. It catches clusters whose teardown never ran, for
-example because Airflow was lost. Each cluster carries its expiry time in the tag `nightjar:expires`. It is
-`cluster.time_to_live_hours` after the cluster's creation, or later if the time limits of its steps add up to more.
+example because Airflow was lost. Each cluster carries its expiry time in the tag `nightjar:expires`. A cluster expires
+`cluster.time_to_live_hours` after its creation. If the time limits of the run's steps add up to more, it expires later.
 
 The DAG is active as soon as Airflow has parsed it. A run of the DAG fails if a cluster could not be checked or
 terminated. The error names each such cluster.

@@ -1,7 +1,7 @@
 """Make an earlier champion of a pipeline the champion again.
 
-The history of the champion records who rolled back and why. A run in progress continues. Its model is promoted only if
-it was compared with the champion that is in use by then.
+The history of the champion records who rolled back and why. A run in progress continues. Later, its model is promoted
+only if it was compared with the champion that is then in use.
 """
 
 from __future__ import annotations

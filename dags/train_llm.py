@@ -63,12 +63,13 @@ log = logging.getLogger(__name__)
 
 SETTINGS = settings.load()
 STATS = Asset("nightjar-stats")
-"""The asset that each successful run updates with its statistics if it has trained a model."""
+"""The asset that a successful run updates if it has trained a model. The update contains the run's statistics."""
 STATISTICS = AssetAlias("nightjar-statistics")
 PROMOTION = Asset("nightjar-promotion")
 """The asset that is updated when a model becomes the champion of its pipeline.
 
-The tasks have aliases as outlets. Airflow updates an asset after every successful task, but an alias only on request.
+The tasks have aliases, not assets, as outlets. Airflow updates an asset whenever a task with this outlet succeeds. It
+updates the asset of an alias only if the task yields `Metadata` for the asset.
 """
 PROMOTIONS = AssetAlias("nightjar-promotions")
 STEP_DOCS = {
@@ -240,8 +241,8 @@ def add_tasks(pipeline: PipelineConfig) -> None:
         retries=RETRIES,
         retry_exponential_backoff=2.0,
         max_retry_delay=LONGEST_PAUSE,
-        doc_md="Wait until no other run of the pipeline that may promote is in progress. Runs that promote nothing do"
-        " not wait.",
+        doc_md="Wait until no other run that may promote a model is in progress in the pipeline. Runs that cannot"
+        " promote a model do not wait.",
     )
     package_uri = upload_package()
     sweep = TerminateClustersOperator(
@@ -254,7 +255,7 @@ def add_tasks(pipeline: PipelineConfig) -> None:
         task_id="create_cluster",
         package_uri=package_uri,
         retries=2,
-        doc_md="Create the run's EMR cluster and return its id. If all steps have finished before, create no cluster.",
+        doc_md="Create the run's EMR cluster and return its id. If all steps have already finished, create none.",
     )
     # A template, not `create.output`: a task directly after a setup may only have the trigger rule `all_success`.
     cluster_id = "{{ ti.xcom_pull(task_ids='create_cluster') }}"

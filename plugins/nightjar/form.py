@@ -62,8 +62,8 @@ def trigger_form(pipeline: PipelineConfig, lake: Lake) -> dict[str, Param]:
         type="string",
         enum=preset_names(),
         values_display={name: f"{name}: {preset_summary(name)}" for name in preset_names()},
-        description_md="Settings to start from. An empty field below takes its default. Where some presets have another"
-        " default, the field lists them in brackets. A field that you fill in overrides the preset.",
+        description_md="Settings to start from. An empty field below takes its default. If some presets have other"
+        " defaults, the field's description lists them in brackets. A field that you fill in overrides the preset.",
         **form_layout.place("preset"),
     )
     return {key: fields[key] for key in form_layout.ordered(set(fields))}
@@ -127,9 +127,9 @@ def _given(pipeline: PipelineConfig) -> _Given:
 def _shown_at_first(pipeline: PipelineConfig, given: _Given) -> dict[str, Any]:
     """Return a dict from key to the value that the form shows at first.
 
-    The form shows the values in `given`, and the preset's values of the other switches. Settings of the deployment,
-    such as subnets, are not shown, except switches: a run keeps the form's values, and would never take a subnet that
-    is corrected later.
+    The form shows the values in `given`, and the preset's values of all other switches. It leaves settings of the
+    deployment, such as subnets, empty unless they are switches: a run keeps the values that its form showed, so it
+    would not use a subnet that is corrected later.
     """
     values = _preset_values()[pipeline.preset]
     switches = {key: value for key, value in values.items() if isinstance(value, bool)}
@@ -240,7 +240,10 @@ def _environment() -> dict[str, Any]:
 
 
 def _markdown(text: str) -> str:
-    """Return Markdown with bold names in place of code: in Airflow's form, code would cover the line above."""
+    """Return a text as Markdown, with names in bold type instead of code.
+
+    In Airflow's form, code would cover the line above.
+    """
     escaped = re.sub(r"([\\*_<>\[\]#~])", r"\\\1", text)
     return re.sub(r"`([^`]+)`", r"**\1**", escaped)
 

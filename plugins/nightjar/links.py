@@ -27,7 +27,13 @@ PAGES = "/nightjar/lake"
 
 
 class Link(BaseOperatorLink):
-    """A link with a name and a function that returns its URL from the operator and the run, or "" for no link."""
+    """A link of a task instance.
+
+    Args:
+        name: The text of the link.
+        url: A function that takes the operator and the run, and returns the link's URL. If it returns "", there is no
+            link.
+    """
 
     def __init__(self, name: str, url: Callable[[Any, Run], str]) -> None:
         self._name = name

@@ -202,7 +202,7 @@ class SparkStepOperator(_ClusterOperator):
         return reported
 
     def _give_up(self, client: Any, ending: str) -> FinalError:
-        """Cancel a step that exceeded a time limit, and return the error that says which limit."""
+        """Cancel a step that exceeded a time limit, and return an error that names the limit."""
         try:
             steps.cancel_steps(client, self.cluster_id, [self.step_id])
             done = "and was cancelled"
@@ -243,7 +243,7 @@ class SparkStepOperator(_ClusterOperator):
             failure = outcome.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
         except AWS_ERRORS as error:
             return StepFailedError(
-                f"{self.step} is {event['state']} (step {self.step_id}); its cause cannot be read ({words_of(error)})"
+                f"{self.step} is {event['state']} (step {self.step_id}); the cause cannot be read ({words_of(error)})"
             )
         self.log.error("Last lines of the driver's log:\n%s", failure.log_tail)
         return failure.error(self.step, self.step_id)

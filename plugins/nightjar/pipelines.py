@@ -202,7 +202,7 @@ def _reason_against(name: str, taken: Mapping[str, Path]) -> str:
         return f"the name {name!r} is reserved ({_RESERVED[name]}); rename the file"
     if not is_project(name):
         return (
-            f"the name {name!r} cannot be the id of a DAG; use letters, digits, '.', '_' or '-', at most 63, and begin"
+            f"the name {name!r} cannot be the id of a DAG; use at most 63 letters, digits, '.', '_' or '-', and begin"
             " with a letter or digit"
         )
     if name in taken:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def located_run(dag_id: str, run_id: str) -> Run:
     """Return the run of an Airflow DAG run.
 
-    If the lake has a folder for the run in the earlier layout only, the run keeps this folder.
+    A run that was started with version 0.1 keeps its folder in the earlier layout of the lake.
     """
     run = settings.load().run(dag_id, run_id)
     return located(run, Lake(run.lake_uri).earlier_run(run_id), aws.store())

@@ -40,7 +40,7 @@ def _to_lake(place: str | Lake) -> Lake:
 
 def _check_project(name: str) -> str:
     if not is_project(name):
-        raise ValueError("use letters, digits, '.', '_' or '-', at most 63, and begin with a letter or digit")
+        raise ValueError("use at most 63 letters, digits, '.', '_' or '-', and begin with a letter or digit")
     return name
 
 
@@ -86,7 +86,10 @@ class Settings(BaseSettings):
     imports it."""
 
     def run(self, dag_id: str, run_id: str) -> Run:
-        """Return the run of an Airflow DAG run. Its pipeline is the DAG's: run ids are unique only within a DAG."""
+        """Return the run of an Airflow DAG run.
+
+        The run's pipeline is the pipeline of the DAG, because run ids are unique only within a DAG.
+        """
         if dag_id in _RESERVED:
             raise InputError(f"DAG {dag_id}: this name is reserved for a pipeline; rename the DAG")
         return self.lake.run(run_id, DEFAULT if dag_id == DAG_ID else dag_id, self.project)

@@ -36,9 +36,10 @@ ACTIVE = ["queued", "running"]
 
 
 class TakeTurnOperator(BaseOperator):
-    """Wait until no other run of the pipeline that may promote is in progress, then take the turn.
+    """Wait until no other run that may promote a model is in progress in the pipeline, then take the turn.
 
-    Some runs do not promote: experiments, and runs that train no model. Such a run takes no turn and does not wait.
+    Some runs cannot promote a model: experiments, and runs that train no model. These runs take no turn, and do not
+    wait.
 
     Args:
         wait_hours: Time limit of the wait.
@@ -53,7 +54,7 @@ class TakeTurnOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Take the turn if the run needs one, after waiting if necessary. Return a text that says who has the turn."""
         if not _config(context).promotes:
-            return "this run needs none"
+            return "this run needs no turn"
         return self._take(context, datetime.now(UTC) + timedelta(hours=self.wait_hours))
 
     def again(self, context: Context, event: Any, limit: str) -> str:
@@ -69,7 +70,9 @@ class TakeTurnOperator(BaseOperator):
             raise FinalError(
                 f"waited {self.wait_hours:g} h for {holder}; end that run, or clear this task when it has ended"
             )
-        self.log.info("Waiting for %s, until %s at the latest", holder, f"{min(limit, holder.expires):%Y-%m-%d %H:%M}")
+        self.log.info(
+            "Waiting for %s, until %s UTC at the latest", holder, f"{min(limit, holder.expires):%Y-%m-%d %H:%M}"
+        )
         run, settled = _run(context), settings.load()
         self.defer(
             trigger=TurnTrigger(
@@ -92,7 +95,7 @@ class TurnTrigger(BaseTrigger):
         folder: The folder of the run below `Lake.runs`.
         limit: The end of the wait, in ISO 8601 format.
         poll_seconds: Seconds between two reads of the turn.
-        project: The project of this Airflow. Airflow has the state of this project's runs only.
+        project: The project of this Airflow. Airflow knows the state of this project's runs only.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -137,7 +140,7 @@ class TurnTrigger(BaseTrigger):
 def take_turn(context: Context) -> Turn | None:
     """Take or renew the turn for a task's run, and return None. If another run has the turn, return that turn.
 
-    A run that does not promote takes no turn: return None.
+    A run that cannot promote a model takes no turn: return None.
     """
     run, store, project = _run(context), aws.store(), settings.load().project
     config = _config(context)
@@ -183,9 +186,9 @@ def _config(context: Context) -> Config:
 def is_over(turn: Turn, lake_uri: str, project: str, store: Store) -> bool:
     """Return whether the run of a turn is over.
 
-    For a run of this Airflow's project, Airflow has the state. A run of another project is over if the lake shows that
-    it failed. If the state cannot be read, the run counts as in progress, and others wait until its turn
-    expires.
+    Airflow knows the state of the runs of its own project. A run of another project counts as over only if the lake
+    shows that it failed. A run that succeeded has ended its turn itself. If it could not end its turn, or if the state
+    of a run cannot be read, the run counts as in progress, and others wait until its turn expires.
     """
     run = Run(lake_uri, turn.run)
     if run.project != project:

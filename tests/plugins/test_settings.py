@@ -54,7 +54,7 @@ def test_a_blank_corpus_or_schedule_is_none(load, blank):
     ("name", "value", "message"),
     [
         ("LAKE", "gs://x/y", "gs://x/y: unknown scheme 'gs'"),
-        ("PROJECT", "a b", "use letters, digits.*, got 'a b'"),
+        ("PROJECT", "a b", "use at most 63 letters, digits.*, got 'a b'"),
         ("POLL_SECONDS", "soon", "valid number.*, got 'soon'"),
         ("POLL_SECONDS", "0", "greater than 0, got '0'"),
         ("POLL_SECONDS", "nan", "finite number, got 'nan'"),

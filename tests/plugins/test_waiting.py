@@ -104,7 +104,7 @@ def test_a_wait_outlives_a_lake_that_cannot_be_read(lake, operator, other):
 
 def test_an_experiment_waits_for_nobody(lake, operator, other):
     _, context = night(lake, "n-2", **{"promotion.enabled": False})
-    assert operator.execute(context) == "this run needs none"
+    assert operator.execute(context) == "this run needs no turn"
     assert turns.read_turn(lake.pipeline("poems"), store())[0].run_id == "n-1"
 
 

@@ -99,15 +99,15 @@ class Attempts:
         while True:
             step_id = steps.find_attempt(self._client, asked.cluster_id, self._run, self._name, number)
             if step_id is not None:
-                log.info("AddJobFlowSteps of %s has created step %s", asked.asked, step_id)
+                log.info("The request AddJobFlowSteps of %s has created step %s", asked.asked, step_id)
                 self._write(number, replace(asked, step_id=step_id))
                 return step_id
             if time.monotonic() > deadline:
                 seen = f"no answer, and EMR listed no such step for {SETTLE_SECONDS:g} s"
-                log.warning("AddJobFlowSteps of %s: %s", asked.asked, seen)
+                log.warning("The request AddJobFlowSteps of %s counts as failed: %s", asked.asked, seen)
                 self._write(number, replace(asked, refused=seen))
                 return None
-            log.info("Waiting for the answer to AddJobFlowSteps of %s", asked.asked)
+            log.info("Waiting for the answer to the request AddJobFlowSteps of %s", asked.asked)
             time.sleep(min(poll_seconds, 5.0))
 
     def _recorded(self) -> list[int]:

@@ -105,7 +105,7 @@ def is_unknown_cluster(error: ClientError) -> bool:
 
 
 def note_reaper(store: Store, lake: Lake, cluster: Mapping[str, Any], now: datetime) -> None:
-    """Write beside a cluster's logs that the reaper ends it. The run's tasks then report the reaper as the cause."""
+    """Write a note beside a cluster's logs: the reaper ends the cluster. The run's tasks report this as the cause."""
     created = cluster["Status"]["Timeline"]["CreationDateTime"]
     hours = f"{(now - created).total_seconds() / 3600:.1f}"
     store.write_json(_reaper_note(lake, cluster["Id"]), {"hours": hours, "time": now.isoformat(timespec="seconds")})
@@ -136,9 +136,9 @@ def _bootstrap_error(store: Store, lake: Lake, cluster_id: str, message: str) ->
         return ""
     uri = below(lake.logs, f"{cluster_id}/node/{instance[0]}/bootstrap-actions/{action[1]}/stderr.gz")
     try:
-        return last_error("", read_log(store, uri) or "") or f"EMR writes its log to {uri}"
+        return last_error("", read_log(store, uri) or "") or f"EMR writes the action's log to {uri}"
     except (OSError, NightjarError) as error:  # this error must not hide why the cluster ended
-        return f"its log cannot be read ({words_of(error)})"
+        return f"the action's log cannot be read ({words_of(error)})"
 
 
 def _message(status: Mapping[str, Any]) -> str:

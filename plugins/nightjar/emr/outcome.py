@@ -35,7 +35,7 @@ UPLOAD_SECONDS = 390.0
 """Time limit for logs on AWS. EMR uploads the logs of a running cluster every five minutes, and the upload takes time.
 """
 WAIT_POLLS = 12
-"""Time limit for logs elsewhere than on AWS, in poll intervals."""
+"""Time limit for the logs of the embedded EMR, as a number of poll intervals."""
 _LOGS = ("stdout.gz", "stderr.gz", "controller.gz")
 _EXIT_CODE = re.compile(r"(?:exit status|exit code|exiting with ret)\W+(\d+)", re.IGNORECASE)
 _SIGNALLED = 128
@@ -140,10 +140,13 @@ def _reasons(reason: str | None, exit_code: int | None, logs: Mapping[str, str])
 
 
 def _await_logs(store: Store, folder: str, wait_seconds: float) -> tuple[dict[str, str], str]:
-    """Wait until a step's logs are complete. Return a dict from file name to text, and why a log cannot be read, or "".
+    """Wait until a step's logs are complete, at most `wait_seconds`. End the wait at once if access is denied.
 
     EMR uploads logs every few minutes, also while the step runs. They are complete when the controller's log has the
-    exit code. The wait ends after `wait_seconds` at most, and at once if access is denied.
+    exit code.
+
+    Returns:
+        A dict from file name to text, and the reason why a log cannot be read, or "" if there was no such problem.
     """
     deadline = time.monotonic() + wait_seconds
     while True:

@@ -30,7 +30,8 @@ class ClusterRecord:
     refused: str | None = None
     """Why there is no cluster: EMR's message, or a note that EMR listed no cluster in time."""
     choice: int = 0
-    """Number of instance types that were left out, because earlier clusters got no capacity or failed to bootstrap."""
+    """Number of instance types that the request leaves out of each list of types, because earlier clusters got no
+    capacity or failed to bootstrap."""
     borrowed: bool = False
     """Whether the cluster is the user's own. Such a cluster is never ended here."""
     ended: bool = False

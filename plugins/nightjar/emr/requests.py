@@ -189,7 +189,10 @@ def without_types(config: Config, choice: int) -> Config:
 
 
 def _instances(cluster: ClusterConfig) -> dict[str, Any]:
-    """Return the request's `Instances`: fleets of several types, task nodes on spot and all others on demand."""
+    """Return the request's `Instances`: one fleet of several instance types for each kind of node.
+
+    Task nodes are spot instances. The primary node and the core nodes are on-demand instances.
+    """
     fleets = [
         _fleet("MASTER", "primary", cluster.primary_instance_types, on_demand=1),
         _fleet("CORE", "core", cluster.core_instance_types, on_demand=cluster.core_instances),
@@ -312,5 +315,8 @@ def oldest_first(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _tag_value(text: str) -> str:
-    """Return `text` with the characters that AWS refuses in a tag replaced by ``_``."""
+    """Return `text` as the value of a tag.
+
+    Each character that AWS refuses in a tag is replaced by ``_``, and a text that is too long is cut off.
+    """
     return re.sub(r"[^\w\s+=.:/@-]", "_", text)[:_MAX_NAME_LENGTH]

@@ -74,7 +74,10 @@ class RunClusters:
             return self._borrow(config.cluster.job_flow_id)
         records = [each for each in self._records.read() if not each.dropped and not each.borrowed]
         if over := [each.cluster_id for each in records if each.ended and each.cluster_id]:
-            raise FinalError(f"this run has ended its cluster {over[-1]}; clear the step with sweep and create_cluster")
+            raise FinalError(
+                f"this run has ended its cluster {over[-1]}; clear the tasks sweep and create_cluster, and the task of"
+                " this step"
+            )
         ends = {each.cluster_id: self.explain_end(each.cluster_id) for each in records if each.cluster_id}
         active = [cluster_id for cluster_id, end in ends.items() if end is None] or self._find_unrecorded(records)
         if not active:
@@ -148,11 +151,13 @@ class RunClusters:
         return {"used": asdict(used), "instance_seconds": rounded, "region": used.region}
 
     def end_leftovers(self) -> list[str]:
-        """Try once more to end clusters that may still run. Return [] if all have ended, else a line about the rest."""
+        """Try once more to end clusters that may still run. Return [] if all ended, else a line that names the rest."""
         left: list[str] = []
         records = [each for each in self._records.read(left) if not each.borrowed]
         left += clusters.still_running(self._client, [each.cluster_id for each in records if each.cluster_id])
-        left += [f"the answer to RunJobFlow of {each.asked} is not known" for each in records if each.is_open]
+        left += [
+            f"the answer to the request RunJobFlow of {each.asked} is not known" for each in records if each.is_open
+        ]
         if not left:
             return []
         log.warning("%s; trying again to end these clusters", "; ".join(left))
@@ -192,15 +197,15 @@ class RunClusters:
             for cluster_id in clusters.find_clusters(self._client, self._identity):
                 if waiting and cluster_id not in taken:
                     answered, *waiting = waiting
-                    log.info("RunJobFlow of %s has created cluster %s", answered.asked, cluster_id)
+                    log.info("The request RunJobFlow of %s has created cluster %s", answered.asked, cluster_id)
                     self._records.change(answered, cluster_id=cluster_id)
             if not waiting or time.monotonic() > deadline:
                 break
-            log.info("Waiting for the answer to RunJobFlow of %s", waiting[0].asked)
+            log.info("Waiting for the answer to the request RunJobFlow of %s", waiting[0].asked)
             time.sleep(min(self._poll_seconds, 5.0))
         for record in waiting:
             seen = f"no answer, and EMR listed no such cluster for {SETTLE_SECONDS:g} s"
-            log.warning("RunJobFlow of %s: %s", record.asked, seen)
+            log.warning("The request RunJobFlow of %s counts as failed: %s", record.asked, seen)
             self._records.change(record, refused=seen)
 
     def _create(self, config: Config, package_uri: str, choice: int) -> str:
@@ -251,7 +256,10 @@ def _warn_of_time_to_live(config: Config) -> None:
 
 
 def _next_choice(ends: Sequence[ClusterEnd], config: Config) -> int:
-    """Return how many instance types the next cluster leaves out. Raise FinalError if there must be no next cluster."""
+    """Return how many instance types the request for the next cluster leaves out.
+
+    Raise FinalError if no further cluster may be created.
+    """
     for end in ends:
         if not end.is_replaceable:
             raise FinalError(str(end))

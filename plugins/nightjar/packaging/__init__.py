@@ -18,6 +18,6 @@ CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """PyTorch's index of CPU builds. It is used if the index that pip is configured to use has no CPU build."""
 TORCH_CUDA = "cu126"
-"""The version suffix of torch's GPU build. The EMR release's driver, for CUDA 12.5, runs builds for any CUDA 12."""
+"""The version suffix of torch's GPU build. The EMR release's GPU driver (CUDA 12.5) runs builds for any CUDA 12."""
 TORCH_CUDA_INDEX = f"https://download.pytorch.org/whl/{TORCH_CUDA}"
 """PyTorch's index of the builds for `TORCH_CUDA`."""

@@ -99,7 +99,7 @@ def _check_imports(root: Path, locked: str) -> None:
 
 
 def _code(root: Path) -> dict[str, bytes]:
-    """Return a dict from path below `root` to content, with the modules, presets and templates of `jobs`."""
+    """Return the modules, presets and templates of `jobs`, as a dict from path below `root` to content."""
     paths = (path for path in (root / "jobs").rglob("*") if path.suffix in PACKED_SUFFIXES and path.is_file())
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
 

@@ -69,7 +69,9 @@ def _download_torch(target: Target, locked: str, torch: list[lock.Pin], folder: 
             target, folder, _lines(torch), *options, "--index-url", index
         )
     if not found:
-        raise PackageError(f"no wheel of torch {torch[0].version} for {target} in pip's index or at {index}")
+        raise PackageError(
+            f"no wheel of torch {torch[0].version} for {target} in pip's index or at {index}; see pip's output above"
+        )
 
 
 def _lines(pins: Collection[lock.Pin]) -> list[str]:

@@ -25,7 +25,7 @@ _PYTHON = ".".join(map(str, PYTHON_VERSION))
 
 @dataclass(frozen=True)
 class Target:
-    """The kind of node that wheels are for."""
+    """The kind of node that wheels are for: its processor architecture, and whether torch is built for CPUs or GPUs."""
 
     architecture: str
     torch_build: str
@@ -77,18 +77,22 @@ def check_names(names: Collection[str], target: Target, locked: str, torch_versi
     for name in sorted(names):
         distribution, version, tags = _parse(name)
         if not tags & target.tags:
-            raise PackageError(f"{name} does not run on {target}: {_command(target)}")
+            raise PackageError(f"{name} does not run on {target}; download one that does with: {_command(target)}")
         if distribution == "torch":
             _check_torch(name, version, target, torch_version)
         elif distribution.startswith(CUDA_PREFIXES) and target.torch_build == "cpu":
-            raise PackageError(f"{name} is part of CUDA, but the cluster has no GPUs: {_command(target)}")
+            raise PackageError(
+                f"{name} is part of CUDA, but the cluster has no GPUs; make a wheelhouse for CPUs with:"
+                f" {_command(target)}"
+            )
         elif distribution in pins and pins[distribution].version != version:
             raise PackageError(
-                f"{name} is not the locked {distribution} {pins[distribution].version}: {_command(target)}"
+                f"{name} is not the locked {distribution} {pins[distribution].version}; download it with:"
+                f" {_command(target)}"
             )
         files[distribution] = name
     if missing := sorted(({*pins, "torch"}) - files.keys()):
-        raise PackageError(f"no wheel for {', '.join(missing)}: {_command(target)}")
+        raise PackageError(f"no wheel for {', '.join(missing)}; download it with: {_command(target)}")
     return files
 
 
@@ -106,8 +110,8 @@ def check_folder(
         for pin in pins:
             if hashes[files[lock.normalized(pin.name)]] not in pin.hashes:
                 raise PackageError(
-                    f"{files[lock.normalized(pin.name)]} has a hash that is not in requirements/{name}: delete it and"
-                    " download it again"
+                    f"{files[lock.normalized(pin.name)]} has a hash that is not in requirements/{name}; delete the file"
+                    " and download it again"
                 )
     return hashes
 
@@ -138,20 +142,24 @@ def _parse(name: str) -> tuple[str, str, frozenset[Tag]]:
 def _check_torch(name: str, version: str, target: Target, wanted: str) -> None:
     public, _, local = version.partition("+")
     if public != wanted:
-        raise PackageError(f"{name} is not torch {wanted} of requirements/torch.txt: {_command(target)}")
+        raise PackageError(
+            f"{name} is not torch {wanted} of requirements/torch.txt; download it with: {_command(target)}"
+        )
     if target.torch_build == "cpu" and local != "cpu":
         raise PackageError(
-            f"{name} has no +cpu in its version, so it may need gigabytes of CUDA: use torch {wanted}+cpu"
-            f" ({_command(target)}), or instances with GPUs"
+            f"{name} has no +cpu in its version, so it may need gigabytes of CUDA; choose instances with GPUs, or"
+            f" download torch {wanted}+cpu with: {_command(target)}"
         )
     if target.torch_build == "cuda" and local == "cpu":
-        raise PackageError(f"{name} is a CPU build, but the nodes have GPUs: {_command(target)}")
+        raise PackageError(
+            f"{name} is a CPU build, but the nodes have GPUs; download the GPU build with: {_command(target)}"
+        )
     if target.torch_build == "cuda" and local != TORCH_CUDA:
         raise PackageError(
             f"{name} is not the build +{TORCH_CUDA}: the GPU driver of the EMR release is too old for other builds, and"
-            f" training could not use the GPU: {_command(target)}"
+            f" training could not use the GPU; download this build with: {_command(target)}"
         )
 
 
 def _command(target: Target) -> str:
-    return f"run make package-wheelhouse ARCH={target.architecture} BUILD={target.torch_build}"
+    return f"make package-wheelhouse ARCH={target.architecture} BUILD={target.torch_build}"

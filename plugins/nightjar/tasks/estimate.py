@@ -56,8 +56,8 @@ def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expe
 def share_of_new_text(corpus: Listing, start: str | None, run: Run) -> float | None:
     """Return the share of a corpus's bytes that are in new files: files that the model at `start` was not trained on.
 
-    Files are compared by name and size. Return None if the share is not known. It also counts as not known if the size
-    of every file occurred before, because the files may only have been renamed.
+    Files are compared by name and size. Return None if the share is not known. If each file has the size of a
+    file that the model was trained on, the share counts as not known, because the files may only have been renamed.
     """
     known = files_behind(start, Lake(run.lake_uri), aws.store()) if start else None
     if known is None or {source.size for source in corpus.sources} <= {each["size"] for each in known}:

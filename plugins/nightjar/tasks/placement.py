@@ -27,7 +27,7 @@ def place(config: Config) -> Config:
             ", ".join(RELEASES),
         )
     if unchecked := unchecked_types(config):
-        log.warning("The memory of %s for Spark is computed by a rule and was not measured", ", ".join(unchecked))
+        log.warning("The memory of %s for Spark was not measured; it is computed by a rule", ", ".join(unchecked))
     if config.cluster.torch_build == "cuda" and config.train.device == "auto":
         placed = placed.model_copy(update={"train": placed.train.model_copy(update={"device": "cuda"})})
     return placed

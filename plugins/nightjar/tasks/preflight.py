@@ -106,7 +106,10 @@ def check_wheelhouse(config: Config) -> None:
     with _input_error(f"cluster.wheelhouse: {uri} cannot be read"):
         names = {base_name(file.uri) for file in aws.store().list_files(uri)}
     if SUMS not in names:
-        raise InputError(f"cluster.wheelhouse: {uri} has no {SUMS}; upload it again (make package-wheelhouse)")
+        raise InputError(
+            f"cluster.wheelhouse: {uri} has no {SUMS}; upload the wheelhouse again with:"
+            " make package-wheelhouse LAKE=s3://..."
+        )
     root = settings.load().package_root
     locked = (root / "requirements" / "job.txt").read_text("utf-8")
     target = Target(config.cluster.architecture, config.cluster.torch_build)
@@ -181,8 +184,8 @@ def check_submittable(lake: Lake) -> None:
     if refused:
         shown = " ".join(repr(character) for character in refused)
         raise InputError(
-            f"NIGHTJAR_LAKE: {lake.uri} has {shown}; spark-submit on EMR refuses a URI with this, or reads another URI;"
-            " use only letters, digits and - _ . /"
+            f"NIGHTJAR_LAKE: {lake.uri} has {shown}; spark-submit on EMR refuses such a URI or changes it; use only"
+            " letters, digits and - _ . /"
         )
 
 

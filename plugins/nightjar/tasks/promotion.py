@@ -70,7 +70,8 @@ def promote(run: Run, by: str, config: Config, *, request: str = "", store: Stor
 def _read_scores(run: Run, config: Config, store: Store) -> Scores:
     """Return the scores of the run's model.
 
-    If the run has no step `score`, return scores without documents, which say why the model was not compared.
+    If the run has no step `score`, return a `Scores` object without documents. Its field `not_compared` says why the
+    model was not compared with the champion.
     """
     model = store.read_manifest(run.model)
     if SCORE not in config.steps:
@@ -129,7 +130,7 @@ def _reason_to_keep(champion: Champion | None, scores: Scores, gain: gate.Gain |
 
 
 def _why(bits_per_byte: float | None, gain: gate.Gain | None) -> str:
-    found = f"{bits_per_byte:.4f} bits per byte" if bits_per_byte is not None else "good by itself"
+    found = f"{bits_per_byte:.4f} bits per byte" if bits_per_byte is not None else "passed the gate"
     if gain is None:
         return f"{found}, the first champion"
     return f"{found}, {gain.value:.2%} below the previous champion (at least {gain.lower:.2%})"

@@ -48,7 +48,8 @@ def _cause_in_airflow(failed: Mapping[str, str | None]) -> str | None:
 def cause_of_cluster(run: Run, store: Store) -> str | None:
     """Return why the run's last cluster ended, or why there was none. Return None if this does not explain a failure.
 
-    A cluster that was ended by hand does not explain a failure: EMR reports the same when the run ends its own cluster.
+    A cluster that was ended by hand does not explain a failure: EMR reports the same cause, USER_REQUEST, if the
+    run ended the cluster itself.
     """
     records = ClusterRecords(run, store).read(problems=[])
     if not records:
@@ -61,6 +62,6 @@ def cause_of_cluster(run: Run, store: Store) -> str | None:
     try:
         end = explain_end(aws.emr_client(), store, Lake(run.lake_uri), last.cluster_id)
     except (*AWS_ERRORS, NightjarError, OSError) as error:
-        log.warning("cluster %s: its end is not known (%s)", last.cluster_id, error)
+        log.warning("Cannot find out why cluster %s ended (%s)", last.cluster_id, error)
         return None
     return None if end is None or end.kind == "hand" else str(end)

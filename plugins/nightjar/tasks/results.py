@@ -90,7 +90,9 @@ def _output_uri(step: str, run: Run, store: Store) -> str:
     except (FileNotFoundError, KeyError, TypeError):
         fingerprint = None
     if not isinstance(fingerprint, str) or not fingerprint:
-        raise DamagedError(f"{run.datasets}: has no '{kind}', though the step {step} has ended; clear the step's task")
+        raise DamagedError(
+            f"{run.datasets}: has no dataset '{kind}', though the step {step} has ended; clear the step's task"
+        )
     return Lake(run.lake_uri).dataset(kind, fingerprint)
 
 
@@ -106,7 +108,7 @@ def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | Non
             cause if the run's own files have none.
 
     Raises:
-        DamagedError: if the name of a file leads out of the folders. All other files are copied first.
+        DamagedError: if the name of a file leads out of the folder of statistics. All other files are copied first.
     """
     store, folder_uri = aws.store(), join(to_uri(str(stats_dir)), run.folder)
     bill.record_tolerantly(run, store)

@@ -1,9 +1,11 @@
 """Find out whether a run would repeat an earlier run: the corpus, the code and the settings are the same.
 
-`Pipeline.last` records the successful runs of a pipeline since its corpus or code last changed. So the next nightly run
-still has nothing to do if a trial with other settings ran in between. Files of the corpus count as the same if their
-names, sizes and modification times are the same, so no file is read here. A file that is written again
-counts as changed, even with the same content.
+The file `Pipeline.last` lists all successful runs of a pipeline since its corpus or code last changed, not only the
+latest run (up to `MOST_RUNS`). So a trial with other settings between two nights does not hide that the second night
+repeats the first.
+
+Files of the corpus count as unchanged if their names, sizes and modification times are unchanged, so no file is read
+here. A file that is written again counts as changed, even with the same content.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 MadeOf = Mapping[str, str]
 """What a run is made of: a dict with the keys `corpus`, `code` and `settings`, and a hash for each."""
 _SHARED = ("corpus", "code")
-"""The hashes that all runs in the file `Pipeline.last` have in common."""
+"""The keys of the hashes that all runs in the file `Pipeline.last` have in common."""
 MOST_RUNS = 100
 """Maximum number of runs in the file `Pipeline.last`. A sweep over settings has many runs."""
 
@@ -63,7 +65,7 @@ def record(run: Run, made_of: MadeOf, store: Store) -> None:
 
 
 def _read(pipeline: Pipeline, made_of: MadeOf, store: Store) -> dict[str, str]:
-    """Return a dict from the hash of settings to the successful run with these settings, and this corpus and code.
+    """Return the successful runs with the corpus and code of `made_of`, as a dict from hash of settings to folder.
 
     Return {} if the file `Pipeline.last` is missing or damaged. The current run is then not skipped.
     """

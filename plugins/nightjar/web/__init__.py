@@ -1,5 +1,5 @@
 """The pages in Airflow's API server: the runs of the lake, and the files and logs of runs.
 
-A page is a route of a module's ``router``, which `app` includes, and a template in ``templates/``. A route depends on a
-permission of `access` and returns a response of `responses`.
+A page consists of a FastAPI route and a template in ``templates/``. Each module with routes has a ``router``, and `app`
+includes all routers. A route depends on a permission from `access`, and returns a response made by `responses`.
 """

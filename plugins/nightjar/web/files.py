@@ -67,7 +67,7 @@ def place(name: str, lake: Lake) -> str:
     """Return the URI of a name in the lake. Raise `HTTPException` if the name leads out of the shown folders."""
     root, _, rest = name.removesuffix("/").partition("/")
     if root not in _ROOTS:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"only {' and '.join(_ROOTS)} of the lake are shown here")
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"only the folders {' and '.join(_ROOTS)} of the lake are shown here")
     try:
         return confined(join(lake.uri, root), rest) if rest or "/" in name.removesuffix("/") else join(lake.uri, root)
     except DamagedError:

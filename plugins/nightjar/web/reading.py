@@ -32,12 +32,13 @@ from jobs.results.rows import LiveParts
 from nightjar import aws, settings
 
 PATIENCE_SECONDS = 3.0
-"""How long a request waits for the first read of a large lake. After that, it gets a page that says to wait."""
+"""How long a request waits for the first read of a large lake. After that, the answer is a page that says to wait."""
 FRESH_SECONDS = 2.0
 """Shortest time for which a report is reused before it is read again."""
 MOST_FRESH_SECONDS = 60.0
 _SHARE = 10
-"""A report that took a second to read is reused for this many seconds, so that reading takes a tenth of the time."""
+"""Seconds for which a report is reused, for each second that it took to read. So reading takes about a tenth of the
+time."""
 RETRY_SECONDS = 5.0
 """How long a failed request to S3 is retried."""
 MOST_BYTES = 1 << 26

@@ -71,8 +71,8 @@ def why_absent(run: Run, source: LakeReader) -> str:
     python = settings.load().job_python
     if python is None and find_spec("torch") is None:
         return (
-            "Airflow's environment has no torch. To try models here, name the Python of the job's environment on this"
-            " machine in the variable NIGHTJAR_JOB_PYTHON."
+            "Airflow's environment has no torch. To try models here, set NIGHTJAR_JOB_PYTHON to the path of the Python"
+            " interpreter in the job's environment on this machine."
         )
     if python is not None and not os.access(python, os.X_OK):
         return f"NIGHTJAR_JOB_PYTHON names {python}, which Airflow cannot run. Name a Python interpreter."

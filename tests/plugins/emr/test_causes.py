@@ -32,7 +32,7 @@ def test_the_last_error_of_the_action_is_named(lake):
 
 
 def test_without_the_log_its_place_is_named(lake):
-    assert error(lake) == f"EMR writes its log to {log(lake)}"
+    assert error(lake) == f"EMR writes the action's log to {log(lake)}"
     assert error(lake, "Bootstrap failure") == ""
 
 
@@ -41,4 +41,4 @@ def test_a_log_that_may_not_be_read_hides_nothing(lake, monkeypatch):
         raise PermissionError(13, "Access Denied", uri)
 
     monkeypatch.setattr(type(store()), "read_bytes", deny)
-    assert error(lake).startswith("its log cannot be read (PermissionError: [Errno 13] Access Denied: ")
+    assert error(lake).startswith("the action's log cannot be read (PermissionError: [Errno 13] Access Denied: ")

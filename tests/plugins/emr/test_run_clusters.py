@@ -124,7 +124,7 @@ def test_a_cluster_ends_also_if_its_instances_may_not_be_listed(aws, client, clu
 def test_cleared_run_gets_a_new_cluster(clusters):
     first = clusters.acquire(config(), PACKAGE)
     clusters.end()
-    with pytest.raises(FinalError, match=f"this run has ended its cluster {first}; clear the step"):
+    with pytest.raises(FinalError, match=f"this run has ended its cluster {first}; clear the tasks sweep"):
         clusters.acquire(config(), PACKAGE)
     clusters.end(drop=True)
     assert clusters.acquire(config(), PACKAGE) != first

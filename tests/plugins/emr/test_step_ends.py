@@ -174,7 +174,7 @@ def test_denied_look_at_the_cause_does_not_hide_the_failure(start, client, conte
     event = fire(trigger)
     refuse(client, "DescribeStep")
     with pytest.raises(
-        StepFailedError, match=r"train is FAILED .* its cause cannot be read \(DescribeStep: AccessDenied"
+        StepFailedError, match=r"train is FAILED .* the cause cannot be read \(DescribeStep: AccessDenied"
     ):
         operator.finish(context, event)
 

@@ -73,8 +73,13 @@ def test_fitting_wheels_are_accepted(folder: Path) -> None:
         (X86, NATIVE, "numpy-2.4.6-cp312-cp312-manylinux_2_28_x86_64.whl", r"cp312.* does not run on .* Python 3.11"),
         (X86, NATIVE, "numpy-2.4.6-cp311-cp311-manylinux_2_39_x86_64.whl", "does not run"),
         (X86, NATIVE, "numpy-2.4.6-cp311-cp311-macosx_14_0_arm64.whl", "does not run"),
-        (X86, NATIVE, "numpy-2.4.5-cp311-cp311-manylinux_2_28_x86_64.whl", "is not the locked numpy 2.4.6"),
-        (X86, NATIVE, None, r"no wheel for numpy: run make package-wheelhouse ARCH=x86_64 BUILD=cpu"),
+        (
+            X86,
+            NATIVE,
+            "numpy-2.4.5-cp311-cp311-manylinux_2_28_x86_64.whl",
+            "the locked numpy 2.4.6; download it with: make",
+        ),
+        (X86, NATIVE, None, r"no wheel for numpy; download it with: make package-wheelhouse ARCH=x86_64 BUILD=cpu"),
         (X86, TORCH, None, "no wheel for torch"),
         (
             X86,
@@ -84,7 +89,7 @@ def test_fitting_wheels_are_accepted(folder: Path) -> None:
         ),
         (X86, TORCH, "torch-2.12.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl", "is not torch 2.13.0"),
         (X86, None, "nvidia_cudnn_cu13-9.1-py3-none-manylinux_2_27_x86_64.whl", "is part of CUDA"),
-        (GPU, None, None, "is a CPU build, but the nodes have GPUs: .* BUILD=cuda"),
+        (GPU, None, None, "is a CPU build, but the nodes have GPUs; .* BUILD=cuda"),
         (X86, None, "gguf-0.19.0.tar.gz", "gguf-0.19.0.tar.gz is not a wheel"),
     ],
 )

@@ -39,7 +39,7 @@ def test_what_is_not_known_is_said(caplog):
     place(config(cluster__release_label="emr-7.14.0", cluster__core_instance_types=["c7i.2xlarge"]))
     first, second = [record.getMessage() for record in caplog.records]
     assert "emr-7.14.0 is not in the compatibility table (emr-spark-8.0.0, emr-spark-8.1.0)" in first
-    assert "memory of c7i.2xlarge for Spark is computed by a rule and was not measured" in second
+    assert "memory of c7i.2xlarge for Spark was not measured; it is computed by a rule" in second
 
 
 def test_the_nodes_environment_fits_every_release():

@@ -246,7 +246,7 @@ def test_a_cleared_run_keeps_its_configuration_and_takes_the_deployment_anew(put
     "name", ["my lake", "a%20b", "100%", "a,b", "a#b", "a?b", "a*b", "a[1]", "a{1}", "a|b", 'a"b', "a\tb"]
 )
 def test_a_lake_that_spark_submit_refuses_is_refused_before(name):
-    with pytest.raises(InputError, match=r"^NIGHTJAR_LAKE: s3://lakes/.* spark-submit on EMR refuses a URI") as caught:
+    with pytest.raises(InputError, match=r"^NIGHTJAR_LAKE: s3://lakes/.* spark-submit on EMR refuses such") as caught:
         preflight.check_submittable(Lake(f"s3://lakes/{name}"))
     assert "\n" not in str(caught.value)
 

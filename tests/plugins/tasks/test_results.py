@@ -78,7 +78,7 @@ def test_a_run_without_the_dataset_is_damaged(run, step, datasets):
     if datasets is not None:
         store().write_bytes(run.datasets, datasets)
     with pytest.raises(
-        DamagedError, match=rf"datasets\.json: has no '{STEPS[step]}', though the step {step} has ended"
+        DamagedError, match=rf"datasets\.json: has no dataset '{STEPS[step]}', though the step {step} has ended"
     ):
         verify_step(step, run, store())
 

@@ -168,7 +168,7 @@ def lines_of(client, run):
 def test_a_model_in_any_lake_is_tried_with_the_python_of_the_job(client, other_run, made, capsysbinary, monkeypatch):
     monkeypatch.setattr(sampling, "find_spec", lambda name: None)  # Airflow's environment without torch
     page = client.get(f"/runs/show/{other_run.folder}").text
-    assert "name the Python of the job&#39;s environment" in page
+    assert "set NIGHTJAR_JOB_PYTHON to the path of the Python interpreter in the job&#39;s environment" in page
     assert "<textarea" not in page
     assert client.post(f"/runs/try/{other_run.folder}", json=ASKED).status_code == 409
     monkeypatch.setenv("NIGHTJAR_JOB_PYTHON", "/no/python")
