@@ -118,7 +118,7 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
 
 
 class _TextScan:
-    """Examines the content of a text file block by block."""
+    """Examines the bytes of a file block by block: refuses wrong formats, and counts unusual content."""
 
     def __init__(self, source: Source, settings: TokenizeConfig) -> None:
         self.counts, self.has_text = Counter[str](), False
@@ -137,7 +137,9 @@ class _TextScan:
         if self.utf8:
             self.utf8.add(block)
         if is_first and self._refuses_lists and looks_like_a_list(block):
-            raise InputError(f"{self._uri}: its lines are word,[ids],frequency and not text; set tokenize.input=ids")
+            raise InputError(
+                f"{self._uri}: its lines have the form word,[ids],frequency, which is not text; set tokenize.input=ids"
+            )
         if self.mark_finder:
             self.mark_finder.add(block)
         has_mark = is_first and block.startswith(BYTE_ORDER_MARK)

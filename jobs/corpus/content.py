@@ -28,7 +28,7 @@ def open_plain(file: Source, buffer_bytes: int = store.BUFFER_BYTES) -> Iterator
         if size != file.size:
             raise InputError(
                 f"{file.uri}: changed while it was read: {file.size:,} bytes were listed, now it has {size:,}; start"
-                " again when nothing writes to it"
+                " again when no program writes to it"
             )
         stream.seek(0)
         yield stream

@@ -120,7 +120,7 @@ class Decompressed(io.RawIOBase):
             raise InputError(f"{self._uri}: bytes that are not zstd follow a complete frame; remove them")
         while rest:
             if magic.search(rest):
-                raise self._damaged("there are other bytes between its members")
+                raise self._damaged("bytes that are not compressed data lie between its members")
             more = self._stream.read(_CHUNK_BYTES)
             self.ignored_bytes += len(rest) - (_MAGIC_BYTES if more and len(rest) > _MAGIC_BYTES else 0)
             rest = rest[-_MAGIC_BYTES:] + more if more and len(rest) > _MAGIC_BYTES else more
@@ -149,6 +149,6 @@ def open_decompressed(stream: io.BufferedReader, compression: str, uri: str) -> 
         program = _PROGRAMS[compression]
         raise InputError(
             f"{uri}: its content is not {program}, though its name ends in .{compression}; rename the file so that"
-            f" its name says what it is, or compress it with {program}"
+            f" its name matches its content, or compress it with {program}"
         )
     return io.BufferedReader(Decompressed(stream, compression, uri), _CHUNK_BYTES)

@@ -157,7 +157,10 @@ def plain_line_ends(data: bytes) -> bytes:
 
 
 def _with_plain_line_ends(data: bytes) -> tuple[bytes, Offsets]:
-    """Return `data` with LF for each line end, and the offsets in this result of the LFs that replace a CRLF."""
+    """Return `data` with LF for each line end. Also return the offsets of the LFs that replace a CRLF.
+
+    The offsets are positions in the returned text, not in `data`.
+    """
     if b"\r" not in data:
         return data, np.zeros(0, np.int64)
     buffer = np.frombuffer(data, np.uint8)
@@ -166,7 +169,7 @@ def _with_plain_line_ends(data: bytes) -> tuple[bytes, Offsets]:
 
 
 def _runs_of_lines(data: bytes, unit: Unit) -> tuple[Offsets, Offsets]:
-    """Return the offsets at which documents begin and end. Documents are runs of lines, not yet trimmed."""
+    """Return the offsets at which documents begin and end. Whitespace at the ends of a document is not removed yet."""
     line_ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     begins, ends = np.concatenate([[0], line_ends + 1]), np.concatenate([line_ends, [len(data)]])
     written = ~_blank(data, begins, ends)

@@ -40,7 +40,7 @@ class Duplicates:
     """The name of the statistic that counts the dropped documents."""
 
     def of_split(self, number: int) -> set[int]:
-        """Return the positions of the duplicates in the input split `number`. Its first document has position 0."""
+        """Return the positions of the duplicates in the input split `number`. Its documents are counted from 0."""
         names = (f"repeated/{number}-{bucket}.npy" for bucket in range(self.num_buckets))
         return {position for name in names for position in _read(join(self.folder_uri, name)).tolist()}
 
@@ -49,7 +49,7 @@ class Duplicates:
 def find_duplicates(
     folder_uri: str, splits: Sequence[Sequence[ByteRange]], settings: TokenizeConfig, engine: Engine
 ) -> Iterator[Duplicates | None]:
-    """Find the duplicates that the settings drop. Yield None if the settings drop no duplicates.
+    """Find the documents that are dropped as duplicates. Yield None if the settings do not drop duplicates.
 
     The duplicates are listed in files below `folder_uri`. These files are deleted when the ``with`` block ends.
     """
@@ -90,9 +90,9 @@ def write_keys(item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, settin
 def write_duplicates(
     bucket: int, *, folder_uri: str, num_splits: int, num_buckets: int, keys_per_document: int
 ) -> None:
-    """Find the documents with a key in this bucket that an earlier document has, too.
+    """Find the duplicates by the keys of one bucket: documents that share such a key with an earlier document.
 
-    For each input split, write the positions of such documents in the split.
+    For each input split, write the positions of the duplicates in the split.
     """
     positions, keys = [], []
     for number in range(num_splits):

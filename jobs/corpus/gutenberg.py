@@ -104,7 +104,8 @@ def judge(found: Sequence[Found]) -> tuple[Mark, ...]:
 def _starts_header(found: Sequence[Found], i: int) -> bool:
     """Return whether the mark `found[i]` begins a header.
 
-    It does if the next mark outside the header is the start of a book, at most 32 KiB after `found[i]`.
+    It does if the next mark that is not part of a header is the start of a book, and lies at most 32 KiB after
+    `found[i]`.
     """
     following = next((mark for mark in found[i + 1 :] if mark[2] not in _HEADERS), None)
     return following is not None and following[2] in _STARTS and following[0] - found[i][0] <= _HEADER_BYTES
@@ -113,7 +114,7 @@ def _starts_header(found: Sequence[Found], i: int) -> bool:
 def _drop_after_last(marks: list[Mark]) -> None:
     """Change `marks` in place so that all text after the last real mark is dropped.
 
-    This text includes the lines in `marks` that only look like marks.
+    Lines of a book may look like marks without being marks. Those after the last real mark are dropped, too.
     """
     last = max((i for i, mark in enumerate(marks) if not mark.keeps_line), default=-1)
     if last >= 0:
@@ -128,7 +129,7 @@ def has_books(marks: Sequence[Mark]) -> bool:
 
 
 def keep_bodies(text: bytes, offset: int, marks: Sequence[Mark]) -> bytes:
-    """Return a document without headers and licences. `offset` is its position in the file, which has these marks."""
+    """Return a document without headers and licences. It begins at `offset` in a file that has the marks `marks`."""
     next_mark = bisect_left(marks, offset, key=lambda mark: mark.begin)
     if next_mark and marks[next_mark - 1].end > offset:
         return b""

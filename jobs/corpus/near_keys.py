@@ -29,7 +29,7 @@ def near_keys(texts: Texts) -> Keys:
 
 
 def keys_of_documents(texts: Texts, max_piece_bytes: int) -> Keys:
-    """Return the MinHash keys of documents, of shape (len(texts), 14), where long documents were cut into pieces.
+    """Return the MinHash keys of documents, of shape (len(texts), 14), after long documents were cut into pieces.
 
     An edit of a long document can move a cut. A piece then holds parts of two pieces of the earlier version, and is
     less similar to each. So texts that are long enough to be pieces get keys that match at a lower similarity: a key
@@ -57,7 +57,7 @@ def _min_hash(texts: Texts, num_words: int, hashes_per_key: int) -> Keys:
 def _hash_ngrams(texts: Texts, num_words: int) -> tuple[Keys, npt.NDArray[np.int64]]:
     """Return the hashes of all n-grams of `num_words` words, and the index of each text's first n-gram.
 
-    A text of fewer words is one n-gram.
+    A text of fewer than `num_words` words is one n-gram.
     """
     words, first = _split_words(texts)
     counts = np.diff(first, append=len(words))

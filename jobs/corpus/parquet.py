@@ -48,8 +48,8 @@ def _check_ends(stream: BinaryIO, uri: str) -> None:
         raise InputError(f"{uri}: an encrypted Parquet file; decrypt it first")
     if first != _MAGIC:
         raise InputError(
-            f"{uri}: its content is not Parquet, though its name says so; rename the file so that its name says what it"
-            " is"
+            f"{uri}: its content is not Parquet, though its name says so; rename the file so that its name matches"
+            " its content"
         )
     stream.seek(max(0, size - len(_MAGIC)))
     if size < 2 * len(_MAGIC) or stream.read() != _MAGIC:

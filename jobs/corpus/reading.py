@@ -97,9 +97,9 @@ def _cut(text: bytes, size: int) -> bytes:
 def _weighted_texts(parts: Sequence[ByteRange], share: float, settings: TokenizeConfig) -> Iterator[tuple[bytes, int]]:
     """Yield texts, and with each text its weight: the number of bytes of the corpus that it represents.
 
-    In a plain text file, only the beginning of a range is read, and it represents the whole range. For such a range,
-    the first item is an empty text whose weight is the size of the range. Then the documents in the beginning follow,
-    each with weight 0.
+    Each document has its size as weight, except in plain text files. There, only the beginning of a range is read, and
+    it represents the whole range: an empty text, whose weight is the size of the range, comes before the documents of
+    the beginning, whose weights are 0.
     """
     for part in parts:
         if part.source.format != "txt" or part.source.compression:

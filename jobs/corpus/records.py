@@ -80,7 +80,10 @@ class _Records:
         self._counts = Counter[str]()
 
     def add(self, text: str | bytes | None, offset: int, num_replaced: int = 0) -> None:
-        """Add a record's text, or None for a null record. `num_replaced` characters in it were replaced before."""
+        """Add a record's text, or None for a null record.
+
+        `num_replaced` is the number of characters of the record that were already replaced by U+FFFD.
+        """
         self._counts["null_records"] += text is None
         data, more_replaced = encode_text(text or b"", self._settings.invalid_utf8)
         self._counts["replaced_letters"] += num_replaced + more_replaced
@@ -127,13 +130,20 @@ def _json_text(line: bytes, field: str) -> str | None:
         raise ValueError("JSON nested too deeply to be read; simplify this record") from None
     if not isinstance(record, dict):
         raise ValueError(
-            f"{type(record).__name__} instead of an object with the field '{field}'; write an object on each line"
+            f"the JSON value is of type {type(record).__name__}, not an object with the field '{field}'; write an"
+            " object on each line"
         )
     if field not in record:
-        raise ValueError(f"no field '{field}', only {_list_names(record)}; set tokenize.field")
+        raise ValueError(
+            f"the record has no field '{field}' (its fields: {_list_names(record)}); set tokenize.field to the field"
+            " with the text"
+        )
     text = record[field]
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"field '{field}' holds {type(text).__name__} instead of text; set tokenize.field")
+        raise ValueError(
+            f"the field '{field}' holds {type(text).__name__} instead of text; set tokenize.field to the field with the"
+            " text"
+        )
     return text
 
 
@@ -150,14 +160,20 @@ def _line_number(source: Source, offset: int) -> int:
 
 def _check_column(source: Source, schema: pa.Schema, name: str) -> None:
     if name not in schema.names:
-        raise InputError(f"{source.uri}: no column '{name}', only {_list_names(schema.names)}; set tokenize.field")
+        raise InputError(
+            f"{source.uri}: the file has no column '{name}' (its columns: {_list_names(schema.names)}); set"
+            " tokenize.field to the column with the text"
+        )
     if schema.names.count(name) > 1:
         raise InputError(f"{source.uri}: {schema.names.count(name)} columns are named '{name}'; rename all but one")
     kind: Any = schema.field(name).type
     kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     if not any(test(kind) for test in _TEXT_TYPES):
-        raise InputError(f"{source.uri}: column '{name}' holds {kind} instead of text; set tokenize.field")
+        raise InputError(
+            f"{source.uri}: the column '{name}' holds {kind} instead of text; set tokenize.field to the column with the"
+            " text"
+        )
 
 
 def _texts_of(file: pq.ParquetFile, group: int, column: str) -> Iterator[list[bytes | None]]:
@@ -182,4 +198,4 @@ def _documents_of_rows(source: Source, texts: list[bytes | None], row: int, sett
 def _list_names(names: Any) -> str:
     """Return at most the first eight names, joined by commas, for a message."""
     found = [str(name) for name in names]
-    return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
+    return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "none"

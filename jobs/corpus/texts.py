@@ -75,7 +75,7 @@ class Texts(Sequence[bytes]):
         return hashes
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """Return the bytes of all texts, without the bytes between them. Their order in `data` must be the same."""
+        """Return the bytes of all texts, without the bytes between them. The texts must be in the order of `data`."""
         data = np.frombuffer(self.data, np.uint8)
         before = np.concatenate([[0], self.ends])
         gaps = np.concatenate([self.begins, [len(data)]]) - before

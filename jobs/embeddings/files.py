@@ -99,7 +99,9 @@ def _from_dataset(folder_uri: str) -> Embeddings:
     entry = next((entry for entry in manifest.files if entry.name.endswith(PARQUET)), None) if manifest else None
     if entry is None:
         known = ", ".join((CSV, PARQUET, *_WORD2VEC))
-        raise InputError(f"{folder_uri}: no embeddings there; give a dataset's folder or a file named *{known}")
+        raise InputError(
+            f"{folder_uri}: no embeddings there; give the folder of an embeddings dataset, or a file named *{known}"
+        )
     return _from_parquet(read_file(folder_uri, entry), join(folder_uri, entry.name))
 
 
@@ -216,9 +218,11 @@ class _EmbeddingsBuilder:
         try:
             vector = np.array(values, np.float32)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{where}: not numbers ({_first_line(error)})") from None
+            raise InputError(
+                f"{where}: the vector has values that are not numbers ({_first_line(error)}); correct them"
+            ) from None
         if vector.ndim != 1:
-            raise InputError(f"{where}: not numbers (a list of lists); write a list of numbers")
+            raise InputError(f"{where}: the vector is a list of lists; write a list of numbers")
         if not np.isfinite(vector).all():
             raise InputError(f"{where}: the vector of {_quoted(token)} has a number that is not finite; correct it")
         self._vectors.append(vector)

@@ -112,8 +112,8 @@ def _count_vocabulary(
     vocabulary = Vocabulary.of(counts, settings.min_count, end_of_text)
     if len(vocabulary) < 2:
         raise InputError(
-            f"corpus too short: {len(vocabulary)} tokens occur embed.min_count={settings.min_count} times or more, but"
-            " 2 are needed; give more text or set a smaller embed.min_count"
+            f"corpus too short: {len(vocabulary)} different tokens occur at least embed.min_count={settings.min_count}"
+            " times, but at least 2 are needed; give more text or set a smaller embed.min_count"
         )
     return vocabulary
 
@@ -141,7 +141,7 @@ def _train_rounds(
 def count_tokens(
     entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: int, decided: Decisions | None
 ) -> npt.NDArray[np.int64]:
-    """Count how often each token id occurs in the shards `entries`, among the ids that `read_ids` returns."""
+    """Count how often each token id occurs in the shards `entries`, as `read_ids` reads them."""
     counts = np.zeros(vocab_size, np.int64)
     for entry in entries:
         counts += np.bincount(read_ids(tokens_uri, entry, decided), minlength=vocab_size)

@@ -30,7 +30,8 @@ def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vecto
     started = weights.copy()
     started[ids] = chosen * (weights.std() / max(float(chosen.std()), float(np.finfo(np.float32).tiny)))
     log.info(
-        "%d of %d tokens start from the embeddings in %s; %d tokens there are not in the vocabulary",
+        "%d of the vocabulary's %d tokens start from the embeddings in %s; %d tokens of this file are not in the"
+        " vocabulary",
         *(len(pairs), len(names), where, len(embeddings.tokens) - len(pairs)),
     )
     return started
@@ -48,7 +49,10 @@ def match_tokens(embeddings: Embeddings, names: Sequence[str] | None, size: int,
     """
     found = embeddings.vectors.shape[1]
     if found != size:
-        raise InputError(f"{where}: vectors of {found} numbers, but model.embedding_size={size}; make them equal")
+        raise InputError(
+            f"{where}: vectors of {found} numbers, but model.embedding_size={size}; set it to {found}, or give other"
+            " embeddings"
+        )
     if names is None:
         return []
     row_of = {token: row for row, token in enumerate(embeddings.tokens)}
@@ -87,10 +91,11 @@ def find_token(
 ) -> str:
     """Return the name of the token that `word` becomes inside a text, after a space.
 
-    If this is not one token with a vector, return the token that `word` becomes at the beginning of a text.
+    If `word` becomes several tokens there, or a token without a vector, return the name of the token that `word`
+    becomes at the beginning of a text.
 
     Raises:
-        InputError: if that is not one token with a vector, either.
+        InputError: if `word` is not one token with a vector at the beginning of a text, either.
     """
     for text in (f" {word}", word):
         ids = encode(text)

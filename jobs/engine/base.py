@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CAUSE_SECONDS = 2.0
-"""Seconds that a worker waits before it raises an error that may be the effect of another worker's end.
+"""Seconds that a worker waits before it raises an error. Another worker's end may have caused this error.
 
 The driver then receives the other worker's error first.
 """

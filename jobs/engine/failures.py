@@ -22,7 +22,7 @@ _ADVICE = (
     (
         MEMORY,
         "raise spark.executor_overhead (Python's memory, now {overhead}) or spark.executor_memory (the JVM's, now"
-        " {memory}), or train with fewer tasks on an executor (spark.executor_cores)",
+        " {memory}), or lower spark.executor_cores, so that fewer tasks share an executor",
     ),
     (
         re.compile("external shuffle (server|service)"),

@@ -45,7 +45,7 @@ def keep(folder: Path, folder_uri: str) -> None:
     """Copy event logs from a local folder to the lake."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".crc"):
         store.copy(path.as_uri(), join(folder_uri, path.relative_to(folder).as_posix()))
-        log.info("Spark's event log: %s", join(folder_uri, path.name))
+        log.info("Spark's event log was copied to %s", join(folder_uri, path.name))
 
 
 def download(folder_uri: str, folder: Path) -> None:
@@ -57,8 +57,8 @@ def download(folder_uri: str, folder: Path) -> None:
     found = store.list_files(folder_uri)
     if not found:
         raise InputError(
-            f"{folder_uri}: this run has no Spark event logs; choose a run in which a step on Spark has ended without"
-            " its driver being killed"
+            f"{folder_uri}: this run has no Spark event logs; choose a run in which a step on Spark has ended and its"
+            " driver was not killed"
         )
     for file in found:
         path = local_path(confined(folder.as_uri(), relative_name(file.uri, folder_uri)))

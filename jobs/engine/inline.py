@@ -117,7 +117,8 @@ class _WorkerGroup:
     def _crash_report(self, rank: int) -> str:
         """Return the crash report of a worker that ended without a result.
 
-        It is the watchdog's report, or else a line that names the worker and the stacks that faulthandler wrote.
+        If the watchdog wrote a report, return this report. If not, return a line that names the worker, followed by the
+        stacks that faulthandler wrote.
         """
         report = _read(self._crash_reports[rank])
         if report.startswith(_WATCHDOG):

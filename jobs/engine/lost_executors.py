@@ -119,8 +119,8 @@ class LossWatch:
             if len(killed) > self._executors and not ended:
                 ended = True
                 log.error(
-                    "%s containers of one size were killed for their memory, more than the application has executors"
-                    " (%s): the job is ended",
+                    "%s containers of the same size were killed because they used too much memory, and the application"
+                    " has only %s executors: the job is ended",
                     len(killed),
                     self._executors,
                 )

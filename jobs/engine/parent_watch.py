@@ -1,7 +1,7 @@
 """End a driver whose parent process has ended.
 
-Cancelling a step of EMR ends the JVM of spark-submit, which is the parent. The driver's Python process would notice
-only at its next call into the JVM, which may be hours later. Until then it would use the machine and the lake.
+Cancelling a step of EMR ends the JVM of spark-submit, which is the driver's parent. The driver's Python process would
+notice only at its next call into the JVM, which may be hours later. Until then it would use the machine and the lake.
 """
 
 from __future__ import annotations

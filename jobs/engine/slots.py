@@ -88,8 +88,8 @@ def wait(context: SparkContext, needed: int, losses: LossWatch | None) -> None:
             raise CapacityError(f"the cluster has ended Spark's application{_last_loss(losses)}")
         if waited >= WAIT_SECONDS:
             raise CapacityError(
-                f"{_missing(context, slots, needed, losses)} after {waited / 60:.0f} minutes: a node of the cluster was"
-                " lost or has not started, or its memory is in use; try again, or raise cluster.core_instances"
+                f"after {waited / 60:.0f} minutes, {_missing(context, slots, needed, losses)}; a node of the cluster"
+                " was lost or has not started, or its memory is in use; try again, or raise cluster.core_instances"
             )
         if time.monotonic() - said >= SAY_SECONDS:
             said = time.monotonic()

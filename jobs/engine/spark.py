@@ -71,7 +71,10 @@ OPTIONS = {
     "--num-executors": "spark.executor.instances",
     "--total-executor-cores": "spark.cores.max",
 }
-"""A dict from options of spark-submit to the Spark setting that each sets. This engine also sets these settings."""
+"""A dict. Its keys are options of spark-submit, and its values are the Spark settings that these options set.
+
+It holds only options whose setting this engine sets as well.
+"""
 _PROPERTIES_FILE = re.compile(r" --properties-file (.+?)(?= --[a-z]|$)")  # the file's name may have spaces
 
 
@@ -133,7 +136,9 @@ class SparkEngine:
             raise failures.start_error(error, str(settings.get("spark.master") or "yarn")) from None
         self._context: SparkContext = self._session.sparkContext
         self._context.setLogLevel("WARN")
-        log.info("Spark %s on %s in %.1f s", self._context.version, self._context.master, time.monotonic() - started)
+        log.info(
+            "Spark %s started on %s in %.1f s", self._context.version, self._context.master, time.monotonic() - started
+        )
         # Read now, because the JVM may be gone when this engine is stopped.
         self._application = str(self._context.applicationId)
         conf = self._context.getConf()
@@ -320,7 +325,7 @@ def _run_barrier_task(
 
 
 def _settle_worker() -> None:
-    """Prepare this Python process so that PySpark does less work around its next tasks.
+    """Prepare this Python process so that PySpark does less work before and after each of the next tasks.
 
     Before a task, every cached `zipimporter` reads the directory of its archive again, so this function removes these
     importers from the cache. After a task, PySpark collects garbage, which scans all imported modules, so this function

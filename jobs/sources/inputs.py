@@ -76,7 +76,12 @@ def find_start(init: str | None, lake: Lake, store: Store = ENVIRONMENT) -> str 
         return find_model(name, lake, store)
     except InputError as error:
         is_champion = init.partition(":")[0] == CHAMPION
-        hint = f"; or set train.init={init.replace(CHAMPION, CHAMPION_OR_SCRATCH, 1)}" if is_champion else ""
+        hint = (
+            f"; or set train.init={init.replace(CHAMPION, CHAMPION_OR_SCRATCH, 1)} to start from random weights if"
+            " there is no champion"
+            if is_champion
+            else ""
+        )
         raise InputError(f"train.init: {error}{hint}") from None
 
 
@@ -118,7 +123,7 @@ def _reading_config(uri: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        raise DamagedError(f"{join(uri, CONFIG)}: not the configuration of a model") from None
+        raise DamagedError(f"{join(uri, CONFIG)}: not the configuration of a model; use another model") from None
 
 
 def check_model(config: Config, uri: str, store: Store = ENVIRONMENT) -> None:

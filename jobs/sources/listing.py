@@ -93,7 +93,10 @@ class Listing:
         if not self.left_out:
             return ""
         shown = ", ".join(self.first_left_out) + (", ..." if len(self.left_out) > _SHOWN_NAMES else "")
-        return f"{len(self.left_out):,} left out (hidden, not named as text files, or part of the lake): {shown}"
+        return (
+            f"{len(self.left_out):,} files or folders left out (hidden, not named as text files, or part of the lake):"
+            f" {shown}"
+        )
 
 
 @dataclass
@@ -106,7 +109,7 @@ class _Place:
     files: list[Source]
     """The files. Their names are relative to `folder`."""
     identities: dict[str, Any]
-    """A dict from a file's URI to its identity: equal for two links to one file, and None if it is not known."""
+    """A dict from a file's URI to a value that is equal for two links to one file. None if this value is not known."""
     left_out: list[str] = field(default_factory=list)
     depth: int = 0
     """How many folder names are put in front of the names of files: the last `depth` names in `parents`."""
@@ -221,10 +224,10 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
 
 
 def _lake_folders(lake_uri: str, folder: str) -> tuple[str, ...]:
-    """Return the paths, relative to `folder`, of the folders that belong to the lake at `lake_uri`.
+    """Return the paths, relative to `folder`, of the folders below `folder` that belong to the lake at `lake_uri`.
 
-    If the lake is below `folder`, there is one: the lake itself. If `folder` is the lake, they are the lake's folders.
-    Otherwise there are none.
+    If the lake is below `folder`, this is one path: that of the lake. If `folder` is the lake, these are the paths of
+    the lake's own folders. In all other cases, return no path.
     """
     if is_s3(lake_uri) != is_s3(folder):
         return ()

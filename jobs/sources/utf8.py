@@ -30,14 +30,18 @@ def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
         try:
             text.decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"not UTF-8 at its byte {error.start}; set tokenize.invalid_utf8=replace") from None
+            raise ValueError(
+                f"the text is not UTF-8 at its byte {error.start}; set tokenize.invalid_utf8=replace"
+            ) from None
         return text, 0
     try:
         return text.encode(), 0
     except UnicodeEncodeError as error:
         if invalid != "replace":
             half = f"\\u{ord(text[error.start]):04x}"
-            raise ValueError(f"half of a surrogate pair ({half}); set tokenize.invalid_utf8=replace") from None
+            raise ValueError(
+                f"the text has half of a surrogate pair ({half}); set tokenize.invalid_utf8=replace"
+            ) from None
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return whole.encode(), whole.count(REPLACEMENT) - text.count(REPLACEMENT)
 

@@ -133,7 +133,7 @@ def _checked(json_bytes: bytes) -> dict[str, Any]:
         raise UnusableError(f"{len(ids)} tokens share {len(set(ids))} ids; give each token an id of its own")
     if missing:
         left, right = (shorten(repr(token)) for token in missing)
-        raise UnusableError(f"the merge of {left} and {right} gives no token of the vocabulary; give another file")
+        raise UnusableError(f"the merge of {left} and {right} gives a token outside the vocabulary; give another file")
     return values
 
 
@@ -156,7 +156,8 @@ def merges_of(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def find_overlap(texts: Sequence[str]) -> tuple[str, str] | None:
     """Return two texts such that the end of the first is the beginning of the second. Return None if there are none.
 
-    Pairs such as "aa" and "aaa", which repeat one character, do not count: every search finds the longest that fits.
+    Pairs of texts that repeat one character, such as "aa" and "aaa", do not count: for these, every search finds the
+    longest text that matches.
     """
     beginnings: dict[str, list[str]] = {}
     for text in texts:

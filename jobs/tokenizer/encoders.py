@@ -145,9 +145,9 @@ def _probes_of(definition: Definition) -> list[str]:
 
 
 def part_not_applied(definition: Definition) -> str:
-    """Return the reason why `gigatoken` cannot be used: the first part of the definition that it may not apply.
+    """Return why `gigatoken` cannot be used: the first part of the definition that it is not known to apply.
 
-    Return "" if there is no such part.
+    Return "" if it is known to apply all parts.
     """
     model = definition.model
     if definition.kind != "BPE":
@@ -159,7 +159,7 @@ def part_not_applied(definition: Definition) -> str:
     splitters = parts_of(definition.values.get("pre_tokenizer"))
     known = _like_sentencepiece if model.get("byte_fallback") else _like_byte_level
     if not known(normalizers, splitters):
-        return f"its rules are {', '.join(part['type'] for part in (*normalizers, *splitters)) or 'none'}"
+        return f"the tokenizer's rules are {', '.join(part['type'] for part in (*normalizers, *splitters)) or 'none'}"
     if model.get("byte_fallback") and model.get("ignore_merges"):
         return "the model has the setting ignore_merges"
     return _unlike_added_tokens(definition, bool(normalizers)) or _unusual_vocabulary(definition)
@@ -196,17 +196,20 @@ def _like_sentencepiece(normalizers: Sequence[dict[str, Any]], splitters: Sequen
 
 
 def _unlike_added_tokens(definition: Definition, is_normalized: bool) -> str:
-    """Return why `gigatoken` may find other added tokens in a text than `tokenizers`. Return "" if it cannot."""
+    """Return why `gigatoken` may find other added tokens in a text than `tokenizers`.
+
+    Return "" if both always find the same added tokens.
+    """
     added = definition.reference.get_added_tokens_decoder()
     named = [(token["content"], token["id"]) for token in definition.values["added_tokens"]]
     if sorted(named) != sorted((token.content, token_id) for token_id, token in added.items()):
-        return "it has added tokens that are repeated, empty or have other ids"
+        return "the file lists added tokens that are repeated, empty or get other ids"
     if any(token.single_word or token.lstrip or token.rstrip for token in added.values()):
-        return "it has added tokens that depend on the text around them (single_word, lstrip, rstrip)"
+        return "the tokenizer has added tokens that depend on the text around them (single_word, lstrip, rstrip)"
     raw = {token.content for token in added.values() if not token.normalized}
     normalized = {token.content for token in added.values() if token.normalized}
     if normalized and (is_normalized or (raw and _compete(raw, normalized))):
-        return "it has added tokens that are searched in normalized text"
+        return "the tokenizer has added tokens that are searched in normalized text"
     return ""
 
 

@@ -48,7 +48,7 @@ class WordCutter:
     def _cuts_of_runs(self, text: bytes, runs: Iterable[tuple[int, int]], is_space: bool) -> Iterator[int]:
         """Yield the offsets at which to cut the long words in these runs of bytes.
 
-        If `is_space`, only words of whitespace are cut. Otherwise only the other words are cut.
+        If `is_space` is true, only words of whitespace are cut. If it is false, only the other words are cut.
         """
         for begin, end in runs:
             position = max(0, begin - 1)  # a space before a word is part of it; of several spaces, the last is

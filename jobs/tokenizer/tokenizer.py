@@ -111,7 +111,8 @@ class Tokenizer:
             )
         if self._opened.slow_because:
             remarks.append(
-                f"texts are encoded by the library tokenizers, more slowly (reason: {self._opened.slow_because})"
+                f"texts are encoded by the library tokenizers, more slowly than by gigatoken, which cannot be used:"
+                f" {self._opened.slow_because}"
             )
         if uncovered := definition.uncovered():
             remarks.append(uncovered)

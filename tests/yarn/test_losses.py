@@ -56,7 +56,7 @@ def test_a_node_that_is_three_minutes_late_is_waited_for(yarn):
         hosts.cut(2)
         until(lambda: nodes()["node-2"] == "LOST", 60, "YARN gives the host up")
         training = start(yarn, cluster, "late", **ONE_FITS, train__epochs=5)
-        missing = "Spark on yarn has 1 of 2 slots and 1 of 2 executors; waiting for {} of at most 20 minutes"
+        missing = "Spark on yarn has 1 of 2 slots and 1 of 2 executors; waited {} of at most 20 minutes"
         for minutes, seconds in ((1, 200), (2, 70), (3, 70)):
             training.until_said(missing.format(minutes), seconds)
         hosts.mend(2)

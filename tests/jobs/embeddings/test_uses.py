@@ -29,7 +29,10 @@ def test_tokens_are_matched_by_name_and_scaled(caplog):
     assert np.array_equal(started[[0, 2]], weights[[0, 2]])
     assert started[[3, 1]].std() == pytest.approx(weights.std(), rel=1e-5)
     assert started[3, 2] / started[1, 2] == pytest.approx(2 / 8)
-    assert "2 of 4 tokens start from the embeddings in file; 1 tokens there are not in the vocabulary" in caplog.text
+    assert (
+        "2 of the vocabulary's 4 tokens start from the embeddings in file; 1 tokens of this file are not in"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_what_is_left_out_is_named(folder):
     listing = list_corpus(folder)
     assert [source.name for source in listing.sources] == ["a.txt", "sub/d.txt"]
     assert listing.left_out == [".part-00000.crc", "_SUCCESS", "notes.pdf", "sub/_b.txt", "sub/c.csv"]
-    assert listing.describe_left_out().startswith("5 left out (")
+    assert listing.describe_left_out().startswith("5 files or folders left out (")
     assert listing.describe_left_out().endswith("): .part-00000.crc, _SUCCESS, notes.pdf, sub/_b.txt, sub/c.csv")
     write_bytes(join(folder, ".git/e.txt"), b"x")
     assert list_corpus(f"{folder}/*.txt").left_out == []

@@ -118,7 +118,7 @@ def test_vectors_depend_on_the_seed_and_the_number_of_workers(tmp_path):
 
 def test_too_few_tokens_and_missing_tokens_are_refused(tmp_path):
     pipeline = make(to_uri(str(tmp_path)), embed__min_count=1_000_000)
-    with pytest.raises(InputError, match=r"0 tokens occur embed\.min_count=1000000 times"):
+    with pytest.raises(InputError, match=r"0 different tokens occur at least embed\.min_count=1000000 times"):
         pipeline.embed()
     assert "embeddings" not in pipeline.datasets
     fresh = EmbedPipeline(to_uri(str(tmp_path)), "corpus", run_id="fresh")

@@ -129,7 +129,7 @@ def test_a_text_that_cannot_be_encoded():
         (lambda v: v["model"]["vocab"].update(a=1 << 31), "largest token id is 2147483648, but must be below"),
         (lambda v: v["added_tokens"][0].update(id=1 << 40), "largest token id is"),
         (lambda v: v["model"]["vocab"].update(the=5), r"5\d\d tokens share 500 ids"),
-        (lambda v: v["model"].update(continuing_subword_prefix="##"), "gives no token of the vocabulary"),
+        (lambda v: v["model"].update(continuing_subword_prefix="##"), "gives a token outside the vocabulary"),
         (lambda v: v["model"]["merges"].append(["Holmes", "Holmes" * 9]), "merge of 'Holmes' and 'HolmesHolmes"),
         (lambda v: v["model"]["merges"].append(["a"]), "not a tokenizer.json"),
         (lambda v: v["model"]["merges"].append(3), "not a tokenizer.json"),

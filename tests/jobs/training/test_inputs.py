@@ -79,8 +79,8 @@ def run_of(folder, name, lake="another lake"):
         ({"tokenize__tokenizer": "none.json"}, r"tokenize\.tokenizer: .*none\.json cannot be read \(no such file\)"),
         ({"tokenize__tokenizer": "text.json"}, r"text\.json: not a tokenizer\.json"),
         ({"train__embeddings": "none.csv"}, r"train\.embeddings: .*none\.csv cannot be read \(no such file\)"),
-        ({"train__embeddings": "e.csv"}, "vectors of 2 numbers, but model.embedding_size=32; make them equal"),
-        ({"train__embeddings": "broken.csv"}, r"broken\.csv:2: not numbers"),
+        ({"train__embeddings": "e.csv"}, "vectors of 2 numbers, but model.embedding_size=32; set it to 2"),
+        ({"train__embeddings": "broken.csv"}, r"broken\.csv:2: the vector has values that are not numbers"),
         (
             {"train__embeddings": "words.csv", "tokenize__tokenizer": "own.json"},
             r"words\.csv: has none of the vocabulary's 300 tokens",
