@@ -152,7 +152,7 @@ def trained_seconds(run: Run) -> float:
 def _best_checkpoint(run: Run, latest: int) -> int:
     """Return the step of the checkpoint with the lowest validation loss, or `latest` if that checkpoint is unusable."""
     try:
-        with reading(join(run.checkpoint(latest), STATE), "using the latest"):
+        with reading(join(run.checkpoint(latest), STATE), "delete this checkpoint and run the step again"):
             best = json.loads(read_part(run, latest, STATE))["best_step"]
             if best is not None:
                 _read(run, int(best))

@@ -35,7 +35,12 @@ def reap(client: EMRClient, store: Store, lake: Lake, project: str, poll_seconds
             if _has_expired(cluster, project, now):
                 expired.append(str(listed["Id"]))
                 _note(store, lake, cluster, now)
-    log.info("Project %s has %d active clusters, of which %d have expired", project, len(active), len(expired))
+    log.info(
+        "%d active clusters have a name like those of project %s; %d of the project have expired",
+        len(active),
+        project,
+        len(expired),
+    )
     clusters.terminate_clusters(client, expired, poll_seconds, problems)
     if problems:
         raise MayStillRunError(f"{'; '.join(problems)}; look at them in the EMR console")

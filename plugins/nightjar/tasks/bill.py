@@ -64,7 +64,7 @@ def _tolerated(run: Run) -> Iterator[None]:
 def describe(bill: Bill) -> str:
     """Return the bill in one line."""
     if bill.is_embedded:
-        cost = "nothing: the embedded EMR"
+        cost = "nothing on the embedded EMR"
     elif bill.total.usd is None:
         cost = f"cost is not known: {bill.problem}"
     else:

@@ -274,7 +274,7 @@ def test_the_embedded_emr_charges_nothing(run, tmp_path, caplog, rates):
     store().write_json(run.estimate, {"instance_seconds": 10_000.0, "usd": 0.69, "nights": 8, "reason": None})
     caplog.set_level("INFO")
     bill.settle(run, store(), tmp_path)
-    assert "Bill: 10,800 instance seconds, nothing: the embedded EMR" in caplog.text
+    assert "Bill: 10,800 instance seconds, nothing on the embedded EMR" in caplog.text
     stats = store().read_json(join(run.stats, "stats.json"))
     assert (stats["cost_usd"], stats["bill"]["is_embedded"], stats["bill"]["problem"]) == (0.0, True, None)
     tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
