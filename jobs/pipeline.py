@@ -61,8 +61,8 @@ def start_run(
 
     An existing run keeps its settings. Only the settings of the deployment are updated (see `jobs.config.of_run`).
 
-    `places` maps a setting to the file or environment variable that sets it. Error messages name this place. If a
-    chosen setting has no effect, a warning is logged.
+    `places` maps a setting to the file or environment variable that sets it. Error messages name this place. For each
+    setting that was set outside the preset but has no effect, a warning is logged.
 
     Raises:
         InputError: if the configuration is wrong; if the corpus is missing or has no text; if a file or model that the
@@ -72,7 +72,9 @@ def start_run(
     config = resolve(to_corpus(corpus) if corpus else "", preset, overrides, places)
     if config.reads_text and not corpus:
         purpose = "train on" if config.trains else "evaluate the model on"
-        raise InputError(f"no text to {purpose}: name it by --corpus, or as corpus in the --config-file")
+        raise InputError(
+            f"no text to {purpose}; name it by --corpus, or by the key corpus in the file of --config-file"
+        )
     begin_run(run, config, engine)
     return run
 
@@ -80,7 +82,7 @@ def start_run(
 def begin_run(run: Run, config: Config, engine: Literal["inline", "spark"] | None = None) -> None:
     """Check a resolved configuration, and write it into the run's folder if the run does not exist yet.
 
-    Raise the same errors as `start_run`. If a chosen setting has no effect, log a warning.
+    Raise the same errors as `start_run`. Log a warning for each setting in `config.chosen` that has no effect.
     """
     formats = list_corpus(config.corpus, lake_uri=run.lake_uri).formats if config.reads_text else None
     check_start(run, config)
@@ -98,7 +100,7 @@ def warn_inert(config: Config, keys: Iterable[str], facts: Facts) -> None:
 
 
 def warn_inert_in_step(step: str, run: Run, config: Config) -> None:
-    """Log a warning for each setting of a step that a person has set but that has no effect."""
+    """Log a warning for each setting of a step that was set outside the preset and has no effect."""
     sections = (step, "model") if step == "train" else (step,)
     chosen = [key for key in config.chosen if key.partition(".")[0] in sections]
     if chosen:
@@ -106,7 +108,7 @@ def warn_inert_in_step(step: str, run: Run, config: Config) -> None:
 
 
 def _facts(run: Run, config: Config, **known: Any) -> Facts:
-    """Return the facts about a run for `jobs.config.effects`: those that the lake has, and those in `known`."""
+    """Return the facts about a run for `jobs.config.effects`: those read from the lake, and those in `known`."""
     seed = decided_seed(config, Pipeline.of(run))
     return Facts(inherits=inherits(run, config), split_seed=seed, **known)
 
@@ -122,9 +124,9 @@ def read_config(run: Run) -> Config:
 def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked: bool = False) -> dict[str, Any]:
     """Run one step and return its statistics. They are written to the run's folder even if the step fails.
 
-    Before tokenize and windows, the inputs of training, such as the model to start from, are checked. With
-    `is_checked`, the check before tokenize is skipped, because `start_run` has just made it. Before windows, the
-    vocabulary is known and is checked as well.
+    The inputs of training, such as the model to start from, are checked before tokenize and before windows. If
+    `is_checked` is true, `start_run` has just checked them, and the check before tokenize is skipped. The check before
+    windows also covers the vocabulary, which is known by then.
     """
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     measured = Measurement(engine)

@@ -1,7 +1,8 @@
 """One attempt at a step. The caller (the DAG) passes the attempt's number.
 
-When the process ends, it writes the outcome to the lake, whether the step is done, failed, refused or stopped by
-SIGTERM: ``python -m jobs train --config <run>/config.json --attempt 2`` writes ``<run>/steps/train/2/outcome.json``.
+However the step ends (done, failed, refused, or stopped by SIGTERM), the process then writes the outcome to the lake.
+For example, ``python -m jobs train --config <run>/config.json --attempt 2`` writes
+``<run>/steps/train/2/outcome.json``.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class Attempt:
 def place_of(error: BaseException) -> str | None:
     """Return the file and line that raised an error, such as ``jobs/pipeline.py:12``.
 
-    Frames outside the package `jobs` are skipped if the traceback has a frame inside it. Return None if the error has
-    no traceback.
+    If a library raised the error, return the line of the package `jobs` from which the library was called. Return None
+    if the error has no traceback.
     """
     root = Path(jobs.__file__).parent
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]

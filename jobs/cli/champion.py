@@ -104,7 +104,9 @@ def compare_champions(
     earlier = [each.run for each in found.history if each.model != found.model]
     other = run or (earlier[-1] if earlier else None)
     if other is None:
-        raise InputError(f"champion diff: {pipeline} has no previous champion; name a run to compare with by --run")
+        raise InputError(
+            f"champion diff: pipeline {pipeline} has no previous champion; choose a run to compare with by --run"
+        )
     compare_runs([other, found.run or found.run_id], lake)
 
 
@@ -150,8 +152,8 @@ def roll_back_champion(
         str,
         Option(
             metavar="MODEL",
-            help="First characters of an earlier champion's model, or the id of the run that trained it. Default: the"
-            " previous champion.",
+            help="Earlier champion: the first characters of its model's fingerprint, or the id of the run that trained"
+            " it. Default: the previous champion.",
         ),
     ] = "",
     why: Annotated[str, Option(metavar="TEXT", help="The reason, for the history.")] = "by hand",
@@ -166,7 +168,7 @@ def roll_back_champion(
 
 
 def _write_change(pipeline: str, change: Change) -> None:
-    sys.stdout.write(f"champion of {pipeline}: run {change.run}, model {change.model[:_MODEL_CHARACTERS]}\n")
+    sys.stdout.write(f"champion of pipeline {pipeline}: run {change.run}, model {change.model[:_MODEL_CHARACTERS]}\n")
 
 
 def _pipeline(name: str, lake: str) -> Pipeline:
@@ -221,10 +223,10 @@ def _gain(found: object) -> str:
 
 
 def _evaluation_set(judged_on: str, made_with: str) -> str:
-    """Describe the version of the evaluation set on which a champion was judged.
+    """Describe the version of the evaluation set on which a champion was judged (`judged_on`).
 
-    If the set had another version when the model was made (`made_with`), describe both. An argument is "" if there was
-    no evaluation set.
+    If the set had another version when the model was made (`made_with`), describe both versions. An argument is "" if
+    there was no evaluation set at that time.
     """
     if made_with and judged_on not in ("", made_with):
         return f"version {judged_on}, and {made_with} when the model was made"

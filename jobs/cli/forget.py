@@ -54,8 +54,8 @@ def forget(
     """Leave documents out of every corpus of a lake from now on, and list the models that were trained on them.
 
     A document is identified by the hash of its text, whatever file contains it. Models that were trained on a document
-    keep what they learned from it: train them again from random weights. The tokens of runs that are no longer kept are
-    deleted by `nightjar gc`.
+    keep what they learned from it: train them again from random weights. The tokens of a document stay in the datasets
+    of earlier runs. `nightjar gc` deletes these datasets once no kept run uses them.
     """
     from jobs.lake import forgotten
     from jobs.lake.layout import Lake
@@ -91,7 +91,7 @@ def _parse(text: str) -> int:
 
 
 def _read(texts: Sequence[str], like: str, lake: Lake) -> dict[int, str]:
-    """Return a dict from the hash of each document in the files `texts` to the first characters of the document.
+    """Return the first characters of each document in the files `texts`, in a dict with the documents' hashes as keys.
 
     The files are divided into documents with the settings of the run `like`.
     """

@@ -82,7 +82,9 @@ def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
             urlopen(f"http://{_HOST}:{port}/api/v1/version", timeout=5).close()
         except (URLError, OSError):
             if time.monotonic() > deadline:
-                raise NightjarError(f"Spark's history server does not answer after {START_SECONDS:.0f} s") from None
+                raise NightjarError(
+                    f"Spark's history server does not answer after {START_SECONDS:.0f} s; see its output above"
+                ) from None
             time.sleep(0.3)
         else:
             return

@@ -78,7 +78,7 @@ def sample(
     this command asks for one prompt after another on a terminal. Input from a pipe (echo TEXT | ...) is one prompt.
     """
     if prompt is not None and prompt_file is not None:
-        raise InputError("sample: give either --prompt or --prompt-file")
+        raise InputError("sample: --prompt and --prompt-file are both given; give one of them")
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
     chosen = _validated(context.params, given)  # before torch is imported, which takes seconds
@@ -122,9 +122,10 @@ def _read_prompt(path: str) -> str:
 
 
 def _validated(parameters: Mapping[str, Any], given: Collection[str]) -> GenerateConfig:
-    """Return the settings of the section generate for `parameters`, the options of the command `sample`.
+    """Convert `parameters`, the options of the command `sample`, to settings of the section generate, and check them.
 
-    `given` has the names of the options on the command line. Log a warning for each of them that has no effect.
+    `given` holds the names of the options that the user has given. Log a warning for each of these options that has no
+    effect.
 
     Raises:
         InputError: if an option is out of range. The message names the option.
@@ -150,7 +151,10 @@ def _with_options(message: str) -> str:
 
 
 class Repl:
-    """Continues prompts on standard output. Each prompt draws from its own random stream."""
+    """Continues prompts with a model, and writes the text to standard output.
+
+    Each prompt draws from its own random stream.
+    """
 
     def __init__(self, model: InferenceModel, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
         self._model = model
@@ -161,7 +165,7 @@ class Repl:
         accept_any_text("replace")
 
     def complete(self, prompt: str) -> None:
-        """Write the continuation while it is generated, then a line feed. Log the speed."""
+        """Write the continuation of `prompt` while it is generated, then a line feed. Log the speed."""
         from jobs.generation.generate import Request, generate
 
         request = Request(prompt.encode(errors="replace").decode(), sample=self._num_prompts)
@@ -281,7 +285,10 @@ def _check_output(output: str, *, is_folder: bool) -> None:
 
 
 def _check_local_output(output: str, *, is_folder: bool) -> None:
-    """Raise InputError if a local `output` is not accessible, or not a file although a file is to be written."""
+    """Raise InputError if the local path `output` is not accessible.
+
+    Raise it also if a file is to be written and `output` is something other than a file.
+    """
     from jobs.lake.uri import local_path
 
     try:

@@ -28,7 +28,7 @@ Attempt = Annotated[
     Option(
         metavar="N",
         min=1,
-        help="Number of this attempt at the step, with --config. However the step ends, its outcome is written to"
+        help="Number of this attempt at the step; needs --config. However the step ends, its outcome is written to"
         " steps/STEP/N/outcome.json in the run's folder.",
     ),
 ]

@@ -8,7 +8,7 @@ import socket
 from jobs.errors import InputError
 
 _CHOICES = range(20_000, 32_768)
-"""The ports to choose from. The system may use a higher port for an outgoing connection before the server starts."""
+"""The ports to choose from. Higher ports are left out, because the system uses them for outgoing connections."""
 
 
 def free_port(port: int) -> int:

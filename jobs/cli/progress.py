@@ -28,9 +28,9 @@ log = logging.getLogger("jobs")
 def show_progress(run: Run, step: str, log_level: str) -> Iterator[None]:
     """Show the latest message of a step while the block runs, and the step's duration at the end.
 
-    This needs a terminal and the log level INFO. Otherwise nothing is shown, because each message is a log line
-    already. The step train is an exception: its workers write logs of their own. So its latest message is logged every
-    `LINE_SECONDS` seconds.
+    The message is shown only on a terminal and with the log level INFO. In all other cases, each message is a log line
+    already, and nothing is shown. The step train is an exception: its workers write logs of their own. So its latest
+    message is then logged every `LINE_SECONDS` seconds.
     """
     if log_level != "INFO" or not sys.stderr.isatty():
         with _watching(partial(_log_lines, run, step)) if step == "train" else nullcontext():

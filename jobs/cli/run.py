@@ -1,4 +1,4 @@
-"""Run the pipeline, or one step of it, and check the metrics: ``python -m jobs run``, ``python -m jobs train``."""
+"""Commands that run the pipeline, run one of its steps, or check a file of metrics: ``python -m jobs train``."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def local_master(config: Config) -> str:
 
 
 class NewRun(NamedTuple):
-    """The options that describe a run that may not exist yet."""
+    """The options that describe a run. The run may already exist."""
 
     corpus: list[str] | None
     lake: str
@@ -158,14 +158,15 @@ def _add_step(step: str, text: str) -> None:
         _check_attempt(attempt, config)
         if config is None:
             if run_id is None:
-                raise InputError(f"{step}: needs --config URI or --run-id NAME, which names the run; see --help")
+                raise InputError(f"{step}: no run is named; give --config URI or --run-id NAME")
             config = _start(new, engine).config
         elif given := [
             name for name, value in new._asdict().items() if value is not None and name not in ("lake", "project")
         ]:
             option = "--set" if given[0] == "settings" else f"--{given[0].replace('_', '-')}"
             raise InputError(
-                f"{option}: the run of --config has its settings already; use --run-id instead of --config"
+                f"{option}: cannot be combined with --config, whose run has its settings already; use --run-id instead"
+                " of --config"
             )
         _run_step(step, config, engine, master, owner=owner, is_new=is_new)
 
@@ -205,7 +206,7 @@ def embed(
 
     _check_attempt(attempt, config)
     if (config is None) == (run_id is None):
-        raise InputError("embed: needs either --config URI or --run RUN, which names the run; see --help")
+        raise InputError("embed: name the run by either --config URI or --run RUN, and not by both")
     run = Run.of_config(config) if config is not None else find_run(str(run_id), Lake(to_uri(lake)))
     chosen = engine or ("inline" if config is None else "spark")
     _run_step("embed", run.config, chosen, master, settings or (), owner=owner)
@@ -218,8 +219,8 @@ def embed(
 def _next_of_embed(run: Run, lake: str, *, has_neighbours: bool) -> str:
     """Return the command that the user may try after `embed`.
 
-    The command prints the neighbours of a word. If `has_neighbours` (some have just been printed), it trains a model
-    that starts from the vectors.
+    If `has_neighbours` is true, the neighbours of words have just been printed, and the returned command trains a model
+    that starts from the vectors. If it is false, the returned command prints the neighbours of a word.
     """
     from jobs.datasets.tokens import TokensDataset
     from jobs.embeddings.files import read_embeddings
@@ -245,13 +246,13 @@ def _next_of_embed(run: Run, lake: str, *, has_neighbours: bool) -> str:
 _add_step("train", "Run the train step of a run: train the model, and write it with its statistics.")
 _add_step("generate", "Run the generate step of a run: continue the prompts with the trained model.")
 _add_step("score", "Run the score step of a run: compare its model with the champion on the frozen evaluation set.")
-_add_step("evaluate", "Run the evaluate step of a run: compute the loss of the model that it uses on its text.")
+_add_step("evaluate", "Run the evaluate step of a run: compute the loss of its model on its corpus.")
 
 
 def _check_attempt(attempt: int | None, config_uri: str | None) -> None:
-    """Raise InputError if --attempt is given without --config: `jobs.cli.attempt` needs the run's folder early."""
+    """Raise InputError if --attempt is given without --config, which names the run's folder for `jobs.cli.attempt`."""
     if attempt is not None and config_uri is None:
-        raise InputError("--attempt: needs --config URI, which names the run")
+        raise InputError("--attempt: works only with --config; give --config URI, which names the run")
 
 
 def _run_step(
@@ -320,7 +321,7 @@ def check_metrics(
 
 
 def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[str]:
-    """Yield a line with the folder of the embeddings, then one for each word: its nearest tokens and their cosines."""
+    """Yield a line with the folder of the embeddings, then a line with the nearest tokens of each word in `words`."""
     from jobs.datasets.tokens import TokensDataset
     from jobs.embeddings.files import read_embeddings, token_names
     from jobs.embeddings.uses import Neighbours, find_token

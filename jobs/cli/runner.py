@@ -122,7 +122,7 @@ def _open_closed_streams() -> None:
 
 
 def _say(message: str, *, may_have_lines: bool = False) -> None:
-    """Write a message to standard error as one line of printable text, or as its lines if `may_have_lines` is true."""
+    """Write a message to standard error as one line of printable text. With `may_have_lines`, keep its line breaks."""
     lines = message.splitlines() if may_have_lines else [message]
     with suppress(OSError):  # standard error may be closed or full; the exit code still reports the error
         sys.stderr.writelines(f"{shorten(line, MOST_CHARACTERS)}\n" for line in lines)
@@ -148,7 +148,7 @@ def log_to_stderr(level: str) -> None:
 
 
 def _is_expected(error: BaseException) -> bool:
-    """Return True for errors of the disk, the network or AWS. Their message is enough without a traceback."""
+    """Return True for errors from the disk, the network or AWS. Their message is enough without a traceback."""
     from botocore.exceptions import BotoCoreError, ClientError  # takes 30 ms to import
 
     return isinstance(error, (OSError, ClientError, BotoCoreError))

@@ -69,7 +69,7 @@ def list_runs(
         none = (
             "no run matches"
             if search or status or page > 1
-            else "no runs yet; start one with: nightjar run --corpus FILE"
+            else "no runs yet; to start one, use: nightjar run --corpus FILE"
         )
         sys.stderr.write(f"{lake}: {none}\n")
         return
@@ -130,7 +130,7 @@ def show_run(run: RunName, lake: options.Lake = "lake") -> None:
         "promotion": report.promotion,
         "report": readable(found.report)
         if store.exists(found.report)
-        else f"none yet; write it: {command_line('report', found.folder, '--lake', lake)}",
+        else f"none yet; to write it, use: {command_line('report', found.folder, '--lake', lake)}",
     }
     write_pairs({key: value for key, value in lines.items() if value})
     is_billed = any(step.instance_seconds is not None for step in summary.steps)
@@ -181,7 +181,10 @@ def report(
     lake: options.Lake = "lake",
     output: Annotated[
         str | None,
-        Option(metavar="FOLDER", help="Folder to write to: path, file:///... or s3://... Default: the run's stats."),
+        Option(
+            metavar="FOLDER",
+            help="Folder to write to: path, file:///... or s3://... Default: the folder stats of the run.",
+        ),
     ] = None,
 ) -> None:
     """Write the report of a run in its current state: report.html, which needs no network, and its plots as images."""

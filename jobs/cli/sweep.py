@@ -93,7 +93,7 @@ def sweep(
 
 
 def combine(vary: Sequence[str], most: int) -> list[Combination]:
-    """Return every combination of the settings in `vary`, whose items have the form ``key=value,value,...``.
+    """Return every combination of the values in `vary`. Its items have the form ``key=value,value,...``.
 
     In the result, the values of the last key change fastest.
 
@@ -160,7 +160,7 @@ def _run(named: Mapping[str, Combination], new: NewRun, engine: options.EngineNa
     summaries = [read_summary(lake.run(run_id, project=new.project)) for run_id in named]
     write_table([_row(*each) for each in zip(summaries, named.values(), strict=True)])
     words = [summary.folder for summary in summaries[:MOST_COMPARED]]
-    log.info("compare them with: %s", command_line("runs", "compare", "--lake", new.lake, *words))
+    log.info("to compare the runs, use: %s", command_line("runs", "compare", "--lake", new.lake, *words))
     if failed:
         raise NightjarError(f"{len(failed)} of {len(named)} runs failed: {', '.join(failed)}")
 
@@ -208,7 +208,11 @@ def _trigger(url: str, dag: str, named: Mapping[str, Combination], conf: Mapping
         }
         is_new = _ask(f"{api}/dagRuns", token, body) is not None
         log.info("%s: %s %s", run_id, "triggered" if is_new else "exists already", _shown(combination))
-    log.info("compare them in Airflow: %s/nightjar/runs/?q=%s", url.rstrip("/"), next(iter(named)).rpartition("-")[0])
+    log.info(
+        "to compare the runs in Airflow, open: %s/nightjar/runs/?q=%s",
+        url.rstrip("/"),
+        next(iter(named)).rpartition("-")[0],
+    )
 
 
 def _log_in(url: str) -> str:
@@ -238,9 +242,11 @@ def _ask(url: str, token: str, body: Mapping[str, Any] | None = None) -> Any:
             raise InputError(
                 f"{url}: Airflow refuses the request ({error.code} {detail}); check the login and the DAG"
             ) from None
-        raise NightjarError(f"{url}: Airflow failed ({error.code} {detail})") from None
+        raise NightjarError(f"{url}: Airflow failed ({error.code} {detail}); see the log of its API server") from None
     except (OSError, ValueError) as error:
-        raise NightjarError(f"{url}: no valid answer from Airflow ({error})") from None
+        raise NightjarError(
+            f"{url}: no valid answer from Airflow ({error}); check that Airflow runs at this URL"
+        ) from None
 
 
 def _detail(error: urllib.error.HTTPError) -> str:

@@ -198,7 +198,7 @@ def resolve(
     overrides: Mapping[str, Any] | None = None,
     places: Mapping[str, str] | None = None,
 ) -> Config:
-    """Return the defaults, overridden by the preset, then by `overrides` (dotted keys).
+    """Return a run's configuration: the defaults, overridden by the preset, then by `overrides` (dotted keys).
 
     If the run does not read text, the corpus is left out. `places` maps a key to the file or environment variable that
     sets it.
@@ -221,7 +221,7 @@ def override(config: Config, section: str, settings: Mapping[str, Any]) -> Confi
     """
     for key in settings:
         if not key.startswith(f"{section}."):
-            raise InputError(f"{key}: only keys of '{section}' can be set here")
+            raise InputError(f"{key}: this command can only change settings of the section {section}")
     return _validated(config.model_dump(), settings, {})
 
 
@@ -251,7 +251,7 @@ def environment_settings(environ: Mapping[str, str] = os.environ) -> dict[str, A
         if name in keys and text.strip():
             settings[keys[name]] = parse_value(text)
         elif name.startswith(sections) and name not in keys:
-            raise InputError(f"{name}: no setting has this variable{did_you_mean(name, keys)}")
+            raise InputError(f"{name}: this variable does not belong to a setting{did_you_mean(name, keys)}")
     return settings
 
 

@@ -18,9 +18,9 @@ from jobs.config.sections.promotion import PromotionConfig
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about a run besides its settings. None means not known.
+    """What is known about a run besides its settings. An attribute is None if the fact is not known.
 
-    A condition that depends on a fact that is not known counts as fulfilled.
+    A condition that depends on an unknown fact counts as fulfilled.
     """
 
     engine: Literal["inline", "spark", "emr"] | None = None
@@ -116,7 +116,7 @@ _DECIDES = Condition(
 _PROMOTES = _one_of("promotion.enabled", True)
 _SPOT = _above("cluster.task_instances", 0)
 _OWN_CLUSTER = Condition(
-    "a cluster of the run's own (cluster.job_flow_id unset)",
+    "a cluster that the run creates (cluster.job_flow_id unset)",
     lambda config, _: value_of(config, "cluster.job_flow_id") is None,
 )
 _TIMEOUT = Condition(
@@ -221,9 +221,9 @@ _OF_TOKENS = dict.fromkeys(
     ),
     (_TRAINS,),
 )
-"""The condition of each setting in the section tokenize that acts only if the run trains a model.
+"""The settings of the section tokenize that act only if the run trains a model, each with this condition.
 
-It replaces the condition of the section.
+For these settings, the condition replaces the condition of the section.
 """
 _OF_ANY_RUN = ("train.workers",)
 """Settings to which the condition of their section does not apply.

@@ -25,7 +25,7 @@ class Given:
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
-    """The file or environment variable that sets a setting. Settings from the command line are missing."""
+    """For each setting, the file or environment variable that sets it. Settings from the command line have no entry."""
     from_environment: dict[str, Any] = field(default_factory=dict)
     corpus: str | None = None
     """The text to train on, if the configuration file names it."""

@@ -1,9 +1,9 @@
 """The resources of a cluster's nodes by EC2 instance type: processors, memory for YARN's containers, and GPUs.
 
-`YARN_MB` is recorded from AWS's EMR Release Guide, page "Task configuration": ``yarn.nodemanager.resource.memory-mb``,
-which is also the size of the largest container. The numbers of processors and GPUs are those of EC2's
-DescribeInstanceTypes. The memory of a type that is not recorded is computed by a rule and marked as unchecked.
-``nightjar aws-smoke`` records its true memory.
+`YARN_MB` is copied from AWS's EMR Release Guide, page "Task configuration". It has the values of
+``yarn.nodemanager.resource.memory-mb``, which is also the size of the largest container. The numbers of processors and
+GPUs are those of EC2's DescribeInstanceTypes. For a type that is not in `YARN_MB`, the memory is estimated and marked
+as unchecked. ``nightjar aws-smoke`` records the true memory of such a type.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class Node:
     """MB of memory for containers, which is also the size of the largest container."""
     gpus: int = 0
     is_checked: bool = True
-    """False if `yarn_mb` is computed by the rule and not recorded."""
+    """True if `yarn_mb` is from `YARN_MB`, False if it is an estimate of `_yarn_mb`."""
 
 
 @cache
 def find_node(instance_type: str) -> Node | None:
     """Return the resources of a node of this type.
 
-    Return None if the type is not recorded and its family is not one for which they can be computed.
+    Return None if the type is not in `YARN_MB` and its resources cannot be estimated from its family.
     """
     found = _TYPE.fullmatch(instance_type)
     if found is None:
@@ -88,7 +88,7 @@ def find_node(instance_type: str) -> Node | None:
 def _yarn_mb(memory_mb: int) -> int:
     """Estimate how many MB of a node's memory are for containers.
 
-    The estimate is lower than the recorded value of any instance type with the same memory.
+    The estimate is at most the value in `YARN_MB` of any instance type with the same memory.
     """
     if memory_mb <= 8 * GIB:
         return memory_mb * 5 // 8

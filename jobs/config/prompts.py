@@ -29,7 +29,7 @@ def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> 
             prompt.encode()
         except UnicodeEncodeError:
             raise InputError(
-                f"generate.prompts: {prompt!r} holds half of a surrogate pair, which cannot be encoded"
+                f"generate.prompts: {prompt!r} holds half of a surrogate pair, which cannot be encoded; remove it"
             ) from None
     return prompts
 
@@ -40,7 +40,9 @@ def _of_file(uri: str, unit: str, read_bytes: Callable[[str], bytes]) -> tuple[s
     except OSError as error:
         raise InputError(f"generate.prompts_file: {uri} cannot be read ({error.strerror or 'no such file'})") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"generate.prompts_file: {uri} is not UTF-8 at byte {error.start}") from None
+        raise InputError(
+            f"generate.prompts_file: {uri} is not UTF-8 at byte {error.start}; convert it to UTF-8"
+        ) from None
     if "\0" in text:
         raise InputError(f"generate.prompts_file: {uri} holds NUL, as text in UTF-16 does; convert it to UTF-8")
     lines = re.split("\r\n|\n|\r", text)  # `str.splitlines` splits at other characters, too
@@ -51,7 +53,7 @@ def _of_file(uri: str, unit: str, read_bytes: Callable[[str], bytes]) -> tuple[s
     elif unit == "file":
         lines = [whole]
     if not text or not lines:
-        raise InputError(f"generate.prompts_file: {uri} holds no prompt")
+        raise InputError(f"generate.prompts_file: {uri} holds no prompt; write one into it")
     return tuple(lines)
 
 

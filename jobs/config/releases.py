@@ -1,7 +1,7 @@
 """The compatibility table: the EMR releases that Nightjar supports.
 
 The table is taken from AWS's release notes of emr-spark-8.0.0 and emr-spark-8.1.0 (Release Guide, read in November
-2026). It contains nothing that these notes do not say.
+2026). All its values come from these notes.
 """
 
 from __future__ import annotations

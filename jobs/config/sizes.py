@@ -1,7 +1,8 @@
 """Sizes of Spark's executors. Sizes that the settings do not give are computed from the nodes of the cluster.
 
-On YARN, an executor is a container. Its memory is that of the JVM and the overhead, which Python and torch use. YARN
-places containers by memory alone (EMR's `DefaultResourceCalculator`). One node also holds the application master.
+On YARN, an executor is a container. Its memory is the sum of the JVM's memory and the overhead, which Python and torch
+use. YARN places containers by memory alone (EMR's `DefaultResourceCalculator`). One node also holds the application
+master.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ def am_mb(spark: SparkConfig) -> int:
 
 
 def sized(config: Config) -> Config:
-    """Return `config` with the sizes of executors filled in. By default, one executor takes the whole of each node.
+    """Return `config` with the sizes of executors filled in. By default, each node has one executor as large as fits.
 
     Raises:
-        InputError: if the sizes depend on an instance type whose resources are not known.
+        InputError: if the sizes depend on an instance type whose resources are not known, or if the application
+            master leaves no room for an executor.
     """
     missing = [key for key in _KEYS if getattr(config.spark, key) is None]
     if not missing:
@@ -59,7 +61,7 @@ def sized(config: Config) -> Config:
         unknown = ", ".join(name for name in config.cluster.training_types if find_node(name) is None)
         raise InputError(
             f"cluster.core_instance_types: the memory and processors of {unknown} are not known; set"
-            f" {', '.join(f'spark.{key}' for key in missing)}, or choose other types (jobs/config/instances.py)"
+            f" {', '.join(f'spark.{key}' for key in missing)}, or choose a type in jobs/config/instances.py"
         )
     workers, given = config.train.workers, config.spark.executor_cores
     executors = config.spark.executors or max(nodes.count, math.ceil(workers / given) if given else 1)
@@ -126,7 +128,8 @@ def _no_room(master: int, nodes: Nodes) -> str:
 def check_gpus(config: Config) -> None:
     """Raise InputError if two tasks on a node with several GPUs could use the same GPU.
 
-    This can happen with rounds, in which the tasks of a node choose their GPUs independently.
+    This can happen if training runs in rounds (`average` and `diloco`), because the tasks of a node then choose their
+    GPUs independently.
     """
     cluster, train = config.cluster, config.train
     nodes = {name: find_node(name) for name in cluster.training_types}

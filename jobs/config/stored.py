@@ -27,7 +27,7 @@ LLAMA_NAMES = {
     "rope_theta": "rope_theta",
     "norm_epsilon": "rms_norm_eps",
 }
-"""A dict from this project's name of each property of a transformer to Hugging Face's name."""
+"""Names of a transformer's properties. The keys are this project's names, and the values are Hugging Face's names."""
 
 _MAY_DIFFER = ("model.rope_theta", "model.norm_epsilon")
 """Settings in which a run may differ from the stored model, because the weights can be used with other values, too.
@@ -59,7 +59,10 @@ def differing_settings(config: Config, stored: Mapping[str, Any]) -> Iterator[tu
 
 
 def _kind_of(stored: Mapping[str, Any]) -> Any:
-    """Return the kind of a stored model. If it is not supported, return the name of its architecture, or None."""
+    """Return the kind of a stored model. If the kind is not supported, return the name of the model's architecture.
+
+    Return None if `stored` does not name an architecture.
+    """
     (architecture,) = stored.get("architectures") or [None]
     return ARCHITECTURES.get(str(architecture), architecture)
 

@@ -276,5 +276,5 @@ def test_the_form_wins_over_the_environment_which_wins_over_the_preset(monkeypat
 
 def test_a_wrong_variable_of_the_environment_is_named(monkeypatch):
     monkeypatch.setenv("NIGHTJAR_CLUSTER_ROL", "x")
-    with pytest.raises(InputError, match="NIGHTJAR_CLUSTER_ROL: no setting has this variable"):
+    with pytest.raises(InputError, match="NIGHTJAR_CLUSTER_ROL: this variable does not belong to a setting"):
         read_form(filled())

@@ -58,15 +58,15 @@ class SparkConfig(Section):
     """Memory of each executor's JVM, such as 2g or 512m. Without a value, 2g, or less on small nodes."""
     executor_overhead: MemorySize | None = None
     """Memory of each executor beside its JVM, such as 8g, for the Python processes, which train the model. YARN kills
-    an executor that uses more than executor_memory and executor_overhead together. Without a value, all that is left
-    of the node on EMR, and as much as spark.executor_memory elsewhere."""
+    an executor that uses more than executor_memory and executor_overhead together. Without a value: on EMR, the rest of
+    the node's memory; elsewhere, as much as spark.executor_memory."""
     executors: int | None = Field(None, ge=1, le=1024)
-    """Number of executors. The cluster's nodes must have room for all of them. Without a value, one for each node on
-    EMR, and as many as train.workers needs elsewhere, but at least 2."""
+    """Number of executors. The cluster's nodes must have room for all of them. Without a value: on EMR, one for each
+    node; elsewhere, as many as train.workers needs, but at least 2."""
     executor_cores: int | None = Field(None, ge=1, le=256)
     """Number of tasks that an executor runs at the same time. All executors together must run at least
-    train.workers tasks. Without a value, as many as the node has processors on EMR, and as many as train.workers needs
-    elsewhere."""
+    train.workers tasks. Without a value: on EMR, as many as the node has processors; elsewhere, as many as
+    train.workers needs."""
 
     def filled(self, workers: int = 1) -> Self:
         """Return these settings with all sizes filled in, for a Spark cluster whose nodes are not known."""
@@ -87,8 +87,8 @@ class ClusterConfig(Section):
     job_flow_id: str | None = Field(None, pattern=r"^j-[A-Za-z0-9]+$")
     """Id of an EMR cluster of your own, such as j-1ABCDEFGHIJKL, on which the steps run. No run terminates this
     cluster. Start it with the bootstrap action, the Spark settings and the tag nightjar:project that nightjar aws-plan
-    shows, and with the instance types of this section, from which the sizes of executors are computed. Without a
-    value, each run creates a cluster and terminates it at the end."""
+    shows. Its instance types must be those of this section, because the sizes of executors are computed from them.
+    Without a value, each run creates a cluster and terminates it at the end."""
     release_label: str = DEFAULT_RELEASE
     """EMR release. It decides the versions of Spark, Hadoop and Java. emr-spark-8.0.0 has Spark 4.0.2, with which the
     code is tested, and is supported until 2028-05-20. emr-spark-8.1.0 has Spark 4.1.1, and is supported until
@@ -171,8 +171,8 @@ class ClusterConfig(Section):
             )
         if self.torch_build == "cuda" and self.architecture == "aarch64":
             raise ValueError(
-                f"cluster.core_instance_types ({', '.join(training)}) have ARM processors with GPUs, for which no build"
-                " of torch is known that fits the release's driver; choose the families g4dn, g5 or g6"
+                f"cluster.core_instance_types ({', '.join(training)}) have ARM processors and GPUs, and no known build"
+                " of torch supports both with the driver of the EMR release; choose the families g4dn, g5 or g6"
             )
         if self.torch_build == "cuda" and self.root_volume_gb < 40:
             raise ValueError(f"cluster.root_volume_gb ({self.root_volume_gb}) must be at least 40 for torch with CUDA")
@@ -187,6 +187,6 @@ def architecture(instance_type: str) -> Architecture:
 
 
 def has_cuda(instance_type: str) -> bool:
-    """Return True if an instance type has a GPU for CUDA: families g, gr and p, except g4ad, whose GPUs are of AMD."""
+    """Return True if an instance type has a GPU for CUDA: families g, gr and p, but not g4ad (GPUs by AMD)."""
     found = _NAME.match(instance_type)
     return found is not None and found["family"] in ("g", "gr", "p") and found[0] not in _NO_CUDA

@@ -40,9 +40,10 @@ class TokenizeConfig(Section):
     max_document_bytes: int | None = Field(None, ge=1)
     """Leave out documents longer than this many bytes. Without a value, no document is too long."""
     max_piece_bytes: int | None = Field(None, ge=1024)
-    """Cut longer documents into pieces of at most this many bytes, at places that depend only on the text around them.
-    Each piece then counts as a document, and is on one side of the split. Without a value, 16,384. Smaller pieces help
-    a small corpus to reach windows.valid_fraction. The value cannot change once the split of a pipeline is fixed."""
+    """Documents larger than this many bytes are cut into pieces of at most this size, at places that depend only on the
+    text around them. Each piece then counts as a document, and is on one side of the split. Without a value, 16,384.
+    Smaller pieces help a small corpus to reach windows.valid_fraction. The value cannot change once the split of a
+    pipeline is fixed."""
     drop_duplicates: bool = False
     """Keep only the first of several documents with the same text. Tokens of earlier runs are then not reused, because
     the other files of the corpus decide which documents of a file are kept."""
@@ -145,8 +146,8 @@ class EmbedConfig(Section):
     min_count: int = Field(5, ge=1)
     """Tokens that occur less often than this get no vector."""
     subsample: float = Field(1e-3, ge=0, le=1)
-    """Share of the text above which a token is frequent. Some occurrences of frequent tokens are skipped, because they
-    add little information. 0 skips none."""
+    """A token is frequent if its share of all tokens is above this value. Some occurrences of frequent tokens are
+    skipped, because they add little information. 0 skips none."""
     learning_rate: float = Field(0.05, gt=0)
     """Learning rate at the start; it falls linearly to a tenth."""
     workers: int = Field(2, ge=1, le=1024)

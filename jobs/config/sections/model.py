@@ -116,9 +116,9 @@ class TrainConfig(Section):
     """Number of windows in the global batch, over all workers together. Larger batches make an epoch faster and the
     gradients less noisy, but an epoch then has fewer steps."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Largest number of windows that a worker computes at once. A larger part of the batch is computed in several such
-    parts, whose gradients are summed (gradient accumulation), so the result is the same. Set a value if memory is
-    short. A large GPU needs many windows at once to be busy."""
+    """Largest number of windows that a worker computes at once. If a worker's share of the batch is larger, it is
+    computed in several parts, and their gradients are summed (gradient accumulation). The result is the same. Set a
+    value if memory is short. A large GPU needs many windows at once to be busy."""
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = "muon"
     """`muon`: Muon for the matrices between the embeddings and the output, and AdamW for the rest; usually learns
     fastest. `adamw`: AdamW. `adam` and `sgd`: without weight decay."""
@@ -218,8 +218,8 @@ class TrainConfig(Section):
     def _strategy_and_batch_fit(self) -> Self:
         if self.on_divergence == "rollback" and self.strategy != "allreduce":
             raise ValueError(
-                f"train.on_divergence=rollback needs train.strategy=allreduce, not {self.strategy}, which supports only"
-                " stop"
+                f"train.on_divergence=rollback needs train.strategy=allreduce, not {self.strategy}; choose"
+                " this strategy, or train.on_divergence=stop"
             )
         if self.batch_size < self.workers:
             raise ValueError(
@@ -238,13 +238,13 @@ class GenerateConfig(Section):
     """File with the prompts, which are used instead of generate.prompts: a text file, or a .jsonl file whose lines have
     a field `prompt`. A path, file:///... or s3://..."""
     prompt_unit: Literal["line", "file"] = "line"
-    """Part of a text file of prompts that is one prompt: each `line`, or the whole `file`."""
+    """What one prompt is in a text file of prompts: each `line`, or the whole `file`."""
     num_samples: int = Field(3, ge=1, le=10_000)
     """Number of continuations of each prompt."""
     max_new_words: int = Field(20, ge=1)
     """Longest continuation in words, unless max_new_tokens has a value."""
     min_new_words: int | None = Field(None, ge=1)
-    """Shortest continuation in words: the end-of-text token is not drawn before. Only generate.max_new_tokens and
+    """Shortest continuation in words: until then, the end-of-text token is not drawn. Only generate.max_new_tokens and
     generate.stop can end a continuation earlier."""
     max_new_tokens: int | None = Field(None, ge=1)
     """Longest continuation in tokens. With a value, max_new_words has no effect."""

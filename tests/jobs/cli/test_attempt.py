@@ -117,7 +117,9 @@ def test_a_wrong_number_leaves_nothing(run, number, capsys):
 def test_an_attempt_needs_a_run(arguments, tmp_path, capsys):
     assert main([*arguments, "--attempt", "1"]) == 2
     assert (
-        "not a run's configuration" if "x.json" in arguments else "--attempt: needs --config URI"
+        "not a run's configuration"
+        if "x.json" in arguments
+        else "--attempt: works only with --config; give --config URI"
     ) in capsys.readouterr().err
 
 

@@ -106,7 +106,7 @@ def test_a_champion_is_compared_with_the_one_before_and_replaced_by_it(lake, cap
     assert run(lake, "diff", "--run", "night-a") == 0
     assert capsys.readouterr().out.splitlines()[0] == "\tnight-a\tnight-c"
     assert run(lake, "rollback", "poems", "--why", "it writes nonsense") == 0
-    assert capsys.readouterr().out == "champion of poems: run lab/poems/night-a, model aaaaaaaaaaaa\n"
+    assert capsys.readouterr().out == "champion of pipeline poems: run lab/poems/night-a, model aaaaaaaaaaaa\n"
     assert f"next: python -m jobs champion show poems --lake {lake.uri}\n" in caplog.text
     last = read_champion(lake.pipeline("poems"))[0].history[-1]
     assert (last.action, last.why, last.by.startswith("command line: ")) == ("rolled back", "it writes nonsense", True)
@@ -120,7 +120,7 @@ def test_a_person_promotes_a_run_without_a_comparison(lake, capsys, caplog):
     store.publish_manifest(run_.model, Manifest("model", "new", entries))
     assert run(lake, "promote", "night-a", "--why", "another kind of model") == 0
     found, _ = read_champion(lake.pipeline("poems"))
-    assert capsys.readouterr().out == f"champion of poems: run lab/poems/night-a, model {found.model[:12]}\n"
+    assert capsys.readouterr().out == f"champion of pipeline poems: run lab/poems/night-a, model {found.model[:12]}\n"
     assert f"next: python -m jobs sample --lake {lake.uri} --model champion:poems --prompt 'The man'\n" in caplog.text
     assert (found.history[-1].why, len(found.history)) == ("another kind of model", 3)
     assert store.read_bytes(join(found.model_uri, "config.json")) == b"new"
@@ -135,7 +135,7 @@ def test_a_person_promotes_a_run_without_a_comparison(lake, capsys, caplog):
             ("show", "prose"),
             "pipelines/prose/champion.json: no champion yet; pipelines with a champion: default, poems",
         ),
-        (("diff",), "champion diff: default has no previous champion; name a run to compare with by --run"),
+        (("diff",), "champion diff: pipeline default has no previous champion; choose a run to compare with by --run"),
         (
             ("rollback",),
             "pipelines/default/champion.json: no earlier champion to go back to; run nightjar champion show d",

@@ -56,9 +56,9 @@ def test_options_win_over_the_file(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run", "--preset", "tiny"), "no text to train on: name it by --corpus, or as corpus in the --config-file"),
+        (("run", "--preset", "tiny"), "no text to train on; name it by --corpus, or by the key corpus in the file"),
         (("run", "--config-file", "none.toml"), "none.toml: cannot be read"),
-        (("train", "--config", "lake/runs/r/config.json"), "--run-id: the run of --config has its settings already"),
+        (("train", "--config", "lake/runs/r/config.json"), "--run-id: cannot be combined with --config, whose run"),
     ],
 )
 def test_what_lacks_or_clashes_is_one_line(folder, arguments, message, capsys):
@@ -69,4 +69,4 @@ def test_what_lacks_or_clashes_is_one_line(folder, arguments, message, capsys):
 
 def test_a_step_needs_a_run(capsys):
     assert main(["train"]) == 2
-    assert "train: needs --config URI or --run-id NAME" in capsys.readouterr().err
+    assert "train: no run is named; give --config URI or --run-id NAME" in capsys.readouterr().err

@@ -97,7 +97,10 @@ def learned(run, config, engine):
     [
         (("--run", "r", "--set", "embed.sise=3"), "embed.sise: unknown key; did you mean embed.size?"),
         (("--run", "r", "--set", "embed.size=0"), "embed.size: input should be greater"),
-        (("--run", "r", "--set", "train.seed=3"), "train.seed: only keys of 'embed' can be set here"),
+        (
+            ("--run", "r", "--set", "train.seed=3"),
+            "train.seed: this command can only change settings of the section embed",
+        ),
         (("--run", "r", "--neighbours", "zyx"), "'zyx' is not one token with a vector"),
         (("--run", "nowhere"), "has no run 'nowhere'"),
     ],

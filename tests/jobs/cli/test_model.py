@@ -266,7 +266,7 @@ def test_a_whole_file_is_one_prompt(folder, tmp_path, capsys):
     assert main(command) == 0
     assert capsys.readouterr().out.startswith("The man\n\nstarts")
     assert main([*command, "--prompt", "x"]) == 2
-    assert "give either --prompt or --prompt-file" in capsys.readouterr().err
+    assert "--prompt and --prompt-file are both given; give one of them" in capsys.readouterr().err
     assert main(["sample", "--model", str(folder), "--prompt-file", str(tmp_path / "none.txt")]) == 2
     assert "--prompt-file: " in capsys.readouterr().err.splitlines()[-1]
 

@@ -65,10 +65,13 @@ def test_a_wrong_command_is_one_line_that_names_the_help(arguments, message, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train",), "train: needs --config URI or --run-id NAME"),
-        (("run",), "no text to train on: name it by --corpus"),
-        (("embed",), "embed: needs either --config URI or --run RUN"),
-        (("embed", "--run", "r", "--config", "c"), "embed: needs either --config URI or --run RUN"),
+        (("train",), "train: no run is named; give --config URI or --run-id NAME"),
+        (("run",), "no text to train on; name it by --corpus"),
+        (("embed",), "embed: name the run by either --config URI or --run RUN, and not by both"),
+        (
+            ("embed", "--run", "r", "--config", "c"),
+            "embed: name the run by either --config URI or --run RUN, and not by both",
+        ),
         (("train", "--config", "x.json"), "not a run's configuration"),
         (("run", "--corpus", "a.txt", "--set", "train.seed"), "write key=value"),
         (("run", "--corpus", "a.txt", "--set", "train.sed=1"), "train.sed: unknown key; did you mean train.seed?"),

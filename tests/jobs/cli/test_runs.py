@@ -119,7 +119,9 @@ def test_show_has_results_steps_and_the_curve(call, lake, tmp_path):
     assert pairs["report"] == str(report)
     report.unlink()
     waits = call("runs", "show", "one").out
-    assert f"report\tnone yet; write it: python -m jobs report lab/default/one --lake {tmp_path / 'lake'}" in waits
+    assert (
+        f"report\tnone yet; to write it, use: python -m jobs report lab/default/one --lake {tmp_path / 'lake'}" in waits
+    )
 
 
 def test_show_has_the_bill(call, lake):
@@ -196,7 +198,7 @@ def test_runs_in_s3_are_listed_shown_compared_and_reported(s3_uri, capsys):
 
 def test_an_empty_lake_says_how_to_begin(tmp_path, capsys):
     assert main(["runs", "list", "--lake", str(tmp_path / "new")]) == 0
-    assert "no runs yet; start one with: nightjar run --corpus" in capsys.readouterr().err
+    assert "no runs yet; to start one, use: nightjar run --corpus" in capsys.readouterr().err
 
 
 def test_the_report_is_written_anew_or_elsewhere(call, lake, tmp_path):

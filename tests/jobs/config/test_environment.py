@@ -39,7 +39,7 @@ def test_every_key_has_a_variable_of_its_own():
 def test_an_unknown_variable_of_a_section_is_refused(name, hint):
     with pytest.raises(InputError) as caught:
         environment_settings({name: "1"})
-    assert str(caught.value) == f"{name}: no setting has this variable{hint}"
+    assert str(caught.value) == f"{name}: this variable does not belong to a setting{hint}"
 
 
 def test_the_environment_wins_over_the_preset_and_loses_to_settings():

@@ -72,8 +72,8 @@ def test_every_preset_is_valid(name):
         ("spark.driver_memory=lots", "spark.driver_memory: "),
         ("spark.driver_memory=511m", "spark.driver_memory: spark needs at least 512m, got '511m'"),
         ("spark.executor_memory=400000k", "spark.executor_memory: spark needs at least 512m, got '400000k'"),
-        ("generate.prompts_file=/p\udcff.txt", "generate.prompts_file: bytes that are not UTF-8"),
-        (r'generate.prompts=["ok","\ud800"]', "generate.prompts: bytes that are not UTF-8"),
+        ("generate.prompts_file=/p\udcff.txt", "generate.prompts_file: contains bytes that are not UTF-8"),
+        (r'generate.prompts=["ok","\ud800"]', "generate.prompts: contains bytes that are not UTF-8"),
         ("spark.app_name=\udcff", "spark.app_name: input should be a valid string"),
     ],
 )

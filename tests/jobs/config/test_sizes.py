@@ -120,7 +120,7 @@ def test_gpus_are_counted():
 
 def test_arm_processors_with_gpus_are_refused():
     arm = {"cluster__core_instance_types": ["g5g.xlarge"], "cluster__primary_instance_types": ["m7g.xlarge"]}
-    with pytest.raises(InputError, match="ARM processors with GPUs"):
+    with pytest.raises(InputError, match="ARM processors and GPUs"):
         config(**arm)
 
 
