@@ -12,7 +12,7 @@ from airflow.sdk.api.datamodels._generated import DagRunType
 from jobs.lake.champion import roll_back
 from jobs.lake.identity import DEFAULT
 from nightjar import aws, settings
-from nightjar.errors import only_mistakes_are_final
+from nightjar.errors import input_errors_are_final
 from nightjar.runs import started_by
 
 SETTINGS = settings.load()
@@ -23,7 +23,7 @@ def rollback() -> dict[str, str]:
     """Roll back to an earlier champion, and return the champion's run and model."""
     context = get_current_context()
     params = context["params"]
-    with only_mistakes_are_final():
+    with input_errors_are_final():
         change = roll_back(
             SETTINGS.lake.pipeline(params["pipeline"]),
             started_by(context),

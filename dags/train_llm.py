@@ -44,7 +44,7 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from jobs.config import EVALUATE, SCORE, STEPS, of_run
 from nightjar import aws, form, links, notifications, pipelines, settings
-from nightjar.errors import only_mistakes_are_final
+from nightjar.errors import input_errors_are_final
 from nightjar.failures import causes_of, keep_cause
 from nightjar.operators import (
     CreateClusterOperator,
@@ -100,7 +100,7 @@ AWS or the lake may be unavailable for more than ten minutes. The user's mistake
 def preflight() -> dict[str, Any]:
     """Check the configuration, the corpus and the lake, and write the run's configuration to the lake."""
     context = get_current_context()
-    with only_mistakes_are_final():
+    with input_errors_are_final():
         run = SETTINGS.run(context["ti"].dag_id, str(context["run_id"]))
         pipeline = pipelines.find(run.pipeline, SETTINGS)
         notifications.check(pipeline.table.notify)
@@ -131,7 +131,7 @@ def has_changed() -> bool:
 @task
 def upload_package() -> str:
     """Upload the package to the lake if the lake does not have this version yet, and return the package's folder."""
-    with only_mistakes_are_final():
+    with input_errors_are_final():
         return package.upload(SETTINGS.lake, SETTINGS.package_root)
 
 

@@ -11,7 +11,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
-LEAVES = {
+IGNORED_MODULES = {
     "jobs.config": "each fingerprint covers the values of the settings",
     "jobs.engine": "an engine decides where functions run, not what they return",
     "jobs.errors": "messages and exit codes are not part of a dataset",
@@ -54,14 +54,14 @@ def hash_code(module: str, package: Traversable) -> str:
 def find_dependencies(module: str, package: Traversable) -> dict[str, bytes]:
     """Return the sources of `module` and of all modules of `jobs` that it imports, directly or indirectly.
 
-    Imports inside functions count; imports below ``if TYPE_CHECKING`` do not. `LEAVES` are left out. Modules that are
-    imported by a computed name are not found.
+    Imports inside functions count; imports below ``if TYPE_CHECKING`` do not. `IGNORED_MODULES` are left out. Modules
+    that are imported by a computed name are not found.
     """
     found: dict[str, bytes] = {}
     pending = [module]
     while pending:
         name = pending.pop()
-        is_leaf = ".".join(name.split(".")[:2]) in LEAVES
+        is_leaf = ".".join(name.split(".")[:2]) in IGNORED_MODULES
         if name in found or is_leaf or (entry := _find_source(name, package)) is None:
             continue
         found[name] = entry.read_bytes()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psutil
 
 from jobs.config import Config, of_run, resolve
-from jobs.config.effects import Facts, explain_inert
+from jobs.config.effects import Facts, explain_without_effect
 from jobs.engine.base import Engine
 from jobs.errors import InputError, NightjarError
 from jobs.lake import store
@@ -23,7 +23,7 @@ from jobs.sources.fixed_split import decided_seed
 from jobs.sources.listing import list_corpus
 from jobs.sources.names import to_corpus
 from jobs.statistics.stats import write_step
-from jobs.training.inputs import check_start
+from jobs.training.inputs import check_training_inputs
 
 log = logging.getLogger(__name__)
 
@@ -85,17 +85,17 @@ def begin_run(run: Run, config: Config, engine: Literal["inline", "spark"] | Non
     Raise the same errors as `start_run`. Log a warning for each setting in `config.chosen` that has no effect.
     """
     formats = list_corpus(config.corpus, lake_uri=run.lake_uri).formats if config.reads_text else None
-    check_start(run, config)
+    check_training_inputs(run, config)
     store.check_writable(run.lake_uri)
     config = of_run.claim(run, config)
     if config.use.model is not None:
         decide_used(run, config.use.model)
-    warn_inert(config, config.chosen, _facts(run, config, engine=engine, formats=formats))
+    warn_without_effect(config, config.chosen, _facts(run, config, engine=engine, formats=formats))
 
 
-def warn_inert(config: Config, keys: Iterable[str], facts: Facts) -> None:
+def warn_without_effect(config: Config, keys: Iterable[str], facts: Facts) -> None:
     """Log a warning for each of the settings `keys` that has no effect."""
-    for line in explain_inert(config, keys, facts):
+    for line in explain_without_effect(config, keys, facts):
         log.warning("%s", line)
 
 
@@ -104,7 +104,7 @@ def warn_inert_in_step(step: str, run: Run, config: Config) -> None:
     sections = (step, "model") if step == "train" else (step,)
     chosen = [key for key in config.chosen if key.partition(".")[0] in sections]
     if chosen:
-        warn_inert(config, chosen, _facts(run, config, steps=(step,)))
+        warn_without_effect(config, chosen, _facts(run, config, steps=(step,)))
 
 
 def _facts(run: Run, config: Config, **known: Any) -> Facts:
@@ -134,7 +134,7 @@ def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked:
     log.info("%s: started, run %s, engine %s", step, run.run_id, engine.name)
     try:
         if step == "windows" or (step == "tokenize" and not is_checked):
-            check_start(run, config)
+            check_training_inputs(run, config)
         stats = {"error": None, **function(run, config, engine, Progress(run, step))}
     except BaseException as error:
         stats = {"error": str(error) if isinstance(error, NightjarError) else f"{type(error).__name__}: {error}"}

@@ -63,7 +63,9 @@ def wheelhouse(
     if place:
         uploaded = place.wheelhouse(made.name)
         copy_folder(made, uploaded)
-        typer.echo("uploaded; set cluster.wheelhouse to its URI, or set this variable in Airflow's environment:")
+        typer.echo(
+            "wheelhouse uploaded; set cluster.wheelhouse to its URI, or set this variable in Airflow's environment:"
+        )
         typer.echo(f"NIGHTJAR_CLUSTER_WHEELHOUSE={uploaded}")
 
 

@@ -14,7 +14,7 @@ from infra.emr.answers import ApiError, InvalidRequestError, Problem, send_amz_j
 from infra.emr.calls import EMR_TARGET, Call, read_json, region_of
 from infra.emr.cluster import Cluster, tags_of
 from infra.emr.nodes import NodeSet, check_roles, new_fleet, new_group
-from infra.emr.provisioning import resupply
+from infra.emr.provisioning import launch_missing
 from infra.emr.records import StepRecord
 from infra.emr.registry import Clusters
 from infra.emr.validation import check_request
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FROM_MOTO = frozenset(
+MOTO_ACTIONS = frozenset(
     {
         "CreateSecurityConfiguration",
         "DeleteSecurityConfiguration",
@@ -68,9 +68,9 @@ class EmrApi:
             problem = Problem(500, "InternalFailure", f"internal error of the embedded EMR: {error!r}")
         return send_problem(start_response, Call("emr", action, region, values=request), problem, has_body=True)
 
-    def leaves_to_moto(self, action: str) -> bool:
+    def is_moto_action(self, action: str) -> bool:
         """Return whether moto answers this action."""
-        return action in FROM_MOTO
+        return action in MOTO_ACTIONS
 
     def reset(self) -> None:
         """Kill the steps and bootstrap actions of all clusters, and forget all clusters."""
@@ -313,7 +313,7 @@ class _Session:
             check_roles([*cluster.record.nodes, *added])
             cluster.record.nodes += added
             if cluster.record.ready is not None:
-                resupply(cluster)
+                launch_missing(cluster)
 
     def _resize(self, cluster: Cluster, nodes: NodeSet, on_demand: int, spot: int) -> None:
         with cluster.changed:
@@ -322,7 +322,7 @@ class _Session:
                 raise ApiError("A master instance group or fleet cannot be resized.")
             nodes.resize(on_demand, spot, self._clusters.server.clock.now())
             if cluster.record.ready is not None:
-                resupply(cluster)
+                launch_missing(cluster)
 
 
 def _action(method: Callable[..., Answer]) -> tuple[str, Callable[[_Session, Request], Answer]]:

@@ -62,7 +62,7 @@ class App:
     def _route(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         emr = self._emr if target.startswith(EMR_TARGET) else None
-        if emr is None or emr.leaves_to_moto(target.removeprefix(EMR_TARGET)):
+        if emr is None or emr.is_moto_action(target.removeprefix(EMR_TARGET)):
             return self._moto(environ, start_response)
         return emr(environ, start_response)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from infra.emr.answers import ApiError, present
 
-IsShort = Callable[[str, str, str], bool]
+LacksCapacity = Callable[[str, str, str], bool]
 """A function of instance type, market and role. It returns whether EC2 lacks capacity for such instances."""
 
 ROLES = ("MASTER", "CORE", "TASK")
@@ -129,7 +129,7 @@ class NodeSet:
             each.weight for each in self.live if each.market == market and (state is None or each.state == state)
         )
 
-    def provision(self, now: float, is_short: IsShort) -> list[tuple[str, str]]:
+    def provision(self, now: float, is_short: LacksCapacity) -> list[tuple[str, str]]:
         """Launch the missing instances for which EC2 has capacity.
 
         For each market that lacks capacity, return the preferred instance type and the market.

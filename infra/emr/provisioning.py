@@ -47,7 +47,7 @@ def start(cluster: Cluster) -> bool:
         return True
 
 
-def resupply(cluster: Cluster) -> None:
+def launch_missing(cluster: Cluster) -> None:
     """Launch the missing instances of all fleets and groups. The caller must hold `cluster.changed`."""
     for nodes in cluster.record.nodes:
         if nodes.provided("ON_DEMAND") < nodes.on_demand or nodes.provided("SPOT") < nodes.spot:

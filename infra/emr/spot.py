@@ -88,4 +88,4 @@ class SpotMarket:
         elif core and not core[0].live:
             cluster.end("INSTANCE_FAILURE", ALL_WORKERS_LOST, errors=True)
         else:
-            provisioning.resupply(cluster)
+            provisioning.launch_missing(cluster)

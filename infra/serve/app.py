@@ -59,7 +59,7 @@ class Service:
         handlers: dict[Any, Any] = {
             ApiError: _answer_error,
             HTTPException: _answer_other_error,
-            ClientDisconnect: _answer_nobody,
+            ClientDisconnect: _answer_disconnected,
             Exception: _answer_defect,
         }
         return _Counted(Starlette(routes=routes, exception_handlers=handlers), self._metrics)
@@ -107,11 +107,11 @@ class Service:
         self._metrics.prompt_tokens.inc(answer.num_prompt_tokens)
         with ExitStack() as ending:
             ending.callback(self._end, served, job, answer, arrived)
-            first = await _unless_left(request, updates.next())
+            first = await _cancel_on_disconnect(request, updates.next())
             self._metrics.first_token.observe(time.monotonic() - arrived)
             if asked.stream:
                 return _EventStream(_events(answer, first, updates), ending.pop_all())
-            await _unless_left(request, _collect(answer, first, updates))
+            await _cancel_on_disconnect(request, _collect(answer, first, updates))
             return JSONResponse(answer.whole())
 
     async def _submit(self, asked: CompletionRequest, arrived: float) -> tuple[Served, Job, _Updates]:
@@ -281,7 +281,7 @@ async def _body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-async def _unless_left(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:
+async def _cancel_on_disconnect(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:
     """Await the coroutine `waiting` and return its result. If the client disconnects first, raise ClientDisconnect."""
     wanted = asyncio.ensure_future(waiting)
     left = asyncio.ensure_future(_wait_until_left(request))
@@ -322,7 +322,7 @@ async def _answer_other_error(request: Request, error: HTTPException) -> Respons
     return JSONResponse(ApiError(error.status_code, message).body(), error.status_code, error.headers)
 
 
-async def _answer_nobody(request: Request, error: ClientDisconnect) -> Response:
+async def _answer_disconnected(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=499)
 
 

@@ -176,7 +176,7 @@ def _read(prompt: str | list[int], model: InferenceModel, tokenizer: Tokenizer) 
                 "prompt", f"prompt has the token {wrong[0]}; the model has the tokens 0 to {tokenizer.vocab_size - 1}"
             )
         text, context = tokenizer.decode(prompt), prompt
-    if len(context) > model.num_positions and not model.is_sliding:
+    if len(context) > model.num_positions and not model.accepts_long_prompts:
         raise invalid(
             "prompt",
             f"This model's maximum context length is {model.num_positions} tokens, but the prompt has {len(context)}.",

@@ -20,7 +20,7 @@ def install_one_of(*packages: str) -> str | None:
     apt_get = _command()
     if apt_get is None:
         return None
-    print(f"setup: installing {' or '.join(packages)} with apt-get", flush=True)
+    print(f"setup: installing with apt-get the first available of: {', '.join(packages)}", flush=True)
     # A failure of one source does not matter if another has the package.
     subprocess.run([*apt_get, "update", "-qq"], check=False)
     for package in packages:

@@ -179,12 +179,12 @@ def _pipeline(name: str, lake: str) -> Pipeline:
 
 
 def _read(name: str, lake: str) -> Champion:
-    from jobs.lake.champion import no_champion, read_champion
+    from jobs.lake.champion import no_champion_error, read_champion
 
     pipeline = _pipeline(name, lake)
     found, _ = read_champion(pipeline)
     if found is None:
-        raise no_champion(pipeline, "a run of the DAG train_llm promotes one")
+        raise no_champion_error(pipeline, "a run of the DAG train_llm promotes one")
     return found
 
 

@@ -101,7 +101,7 @@ def _read(texts: Sequence[str], like: str, lake: Lake) -> dict[int, str]:
     from jobs.corpus.reading import read_documents
     from jobs.engine.inline import InlineEngine
     from jobs.lake import store
-    from jobs.lake.champion import champions_pipeline, no_champion, read_champion
+    from jobs.lake.champion import champions_pipeline, no_champion_error, read_champion
     from jobs.lake.layout import Run
     from jobs.lake.runs import find_run
     from jobs.sources.listing import list_corpus
@@ -109,7 +109,7 @@ def _read(texts: Sequence[str], like: str, lake: Lake) -> dict[int, str]:
     if pipeline := champions_pipeline(like, lake):
         champion, _ = read_champion(pipeline)
         if champion is None:
-            raise no_champion(pipeline, "name a run with --like")
+            raise no_champion_error(pipeline, "name a run with --like")
         run = Run(lake.uri, champion.run_folder)
     else:
         run = find_run(like, lake)
@@ -135,7 +135,7 @@ def _list(lake: Lake) -> None:
 
 def _report(lake: Lake, hashes: Sequence[int]) -> None:
     """Print the models that were trained or validated on the documents with these hashes."""
-    from jobs.model_io.document_use import find_sightings
+    from jobs.model_io.document_use import find_document_uses
 
     rows = [
         {
@@ -144,7 +144,7 @@ def _report(lake: Lake, hashes: Sequence[int]) -> None:
             "has": each.saw,
             "through run": each.through or "-",
         }
-        for each in find_sightings(lake, hashes)
+        for each in find_document_uses(lake, hashes)
     ]
     write_table(rows, ("through run",))
     if not rows:

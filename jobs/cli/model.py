@@ -133,14 +133,14 @@ def _validated(parameters: Mapping[str, Any], given: Collection[str]) -> Generat
     from pydantic import ValidationError
 
     from jobs.config import Config, GenerateConfig, first_wrong
-    from jobs.config.effects import Facts, explain_inert
+    from jobs.config.effects import Facts, explain_without_effect
 
     chosen = {name: parameters[name] for name in GenerateConfig.model_fields.keys() & parameters.keys()}
     try:
         config = Config.model_validate({"corpus": "-", "generate": {**chosen, "stop": chosen["stop"] or ()}})
     except ValidationError as error:
         raise InputError(_with_options(first_wrong(error))) from None
-    for line in explain_inert(config, (f"generate.{name}" for name in chosen if name in given), Facts()):
+    for line in explain_without_effect(config, (f"generate.{name}" for name in chosen if name in given), Facts()):
         log.warning("%s", _with_options(line))
     return config.generate
 

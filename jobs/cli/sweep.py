@@ -240,7 +240,7 @@ def _ask(url: str, token: str, body: Mapping[str, Any] | None = None) -> Any:
         detail = _detail(error)
         if error.code in (400, 401, 403, 404, 422):
             raise InputError(
-                f"{url}: Airflow refuses the request ({error.code} {detail}); check the login and the DAG"
+                f"{url}: Airflow refused the request ({error.code} {detail}); check the login and the DAG"
             ) from None
         raise NightjarError(f"{url}: Airflow failed ({error.code} {detail}); see the log of its API server") from None
     except (OSError, ValueError) as error:

@@ -252,7 +252,7 @@ def acts(config: BaseModel, key: str, facts: Facts) -> bool:
     return all(each.holds(config, facts) for each in conditions_of(key))
 
 
-def explain_inert(config: BaseModel, keys: Iterable[str], facts: Facts) -> Iterator[str]:
+def explain_without_effect(config: BaseModel, keys: Iterable[str], facts: Facts) -> Iterator[str]:
     """Yield a message for each of `keys` that has no effect in a run with this configuration.
 
     Settings with the value ``false`` or None are skipped: they turn something off, and it is off in this run.

@@ -13,7 +13,7 @@ from typing import Any
 from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.corpus.content import BLOCK_BYTES, open_stream
-from jobs.corpus.gutenberg import MarkFinder, has_books
+from jobs.corpus.gutenberg import MarkFinder, has_real_marks
 from jobs.corpus.ids import check_ids, looks_like_a_list
 from jobs.corpus.reading import read_documents
 from jobs.engine.base import Engine
@@ -113,7 +113,7 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
         has_text = size > 0
     elif scan.mark_finder:
         source = replace(source, marks=scan.mark_finder.marks())
-        counts["unmarked_texts"] += has_text and not has_books(source.marks or ())
+        counts["unmarked_texts"] += has_text and not has_real_marks(source.marks or ())
     return CheckedSource(source, digest.hexdigest(), size, has_text, counts)
 
 

@@ -123,7 +123,7 @@ def _drop_after_last(marks: list[Mark]) -> None:
         marks[i] = Mark(marks[i].begin, marks[i].end, False, False, False)
 
 
-def has_books(marks: Sequence[Mark]) -> bool:
+def has_real_marks(marks: Sequence[Mark]) -> bool:
     """Return whether any of `marks` is a real mark, rather than a line of a book that only looks like a mark."""
     return any(not mark.keeps_line for mark in marks)
 
@@ -145,7 +145,7 @@ def between_marks(text: bytes) -> tuple[bytes, bool]:
     """Return a text without headers and licences, and whether it has marks. Without marks, the text is unchanged."""
     found = list(_find(text))
     marks = judge(found)
-    return _cut(text, found, marks).strip(), has_books(marks)
+    return _cut(text, found, marks).strip(), has_real_marks(marks)
 
 
 def _cut(text: bytes, found: Iterable[Found], marks: Sequence[Mark]) -> bytes:

@@ -197,6 +197,6 @@ class SplitRule:
 
 
 def _uniform(seed: int, draw: int, name: str) -> float:
-    """Return a number in [0, 1) that depends only on `seed`, `draw` (which extends the seed) and `name`."""
+    """Return a number in [0, 1), computed from `seed`, `draw` and `name` alone. `draw` counts the tries with a seed."""
     digest = hashlib.blake2b(f"{seed}/{draw}/{name}".encode("utf-8", "surrogateescape"), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48

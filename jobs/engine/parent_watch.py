@@ -15,7 +15,7 @@ import time
 log = logging.getLogger(__name__)
 
 
-def end_with_parent(poll_seconds: float = 1.0, grace_seconds: float = 30.0) -> None:
+def exit_with_parent(poll_seconds: float = 1.0, grace_seconds: float = 30.0) -> None:
     """Send this process SIGTERM when its parent has ended, and exit if it still runs after the grace period.
 
     A thread watches the parent, so the main thread may be computing.

@@ -30,7 +30,7 @@ from pyspark.sql import SparkSession
 from jobs.engine import failures, history, slots, spark_status
 from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores, run_worker
 from jobs.engine.lost_executors import LossWatch, job_error
-from jobs.engine.parent_watch import end_with_parent
+from jobs.engine.parent_watch import exit_with_parent
 from jobs.errors import NightjarError, WorkerLostError
 from jobs.lake.region import VARIABLES, find_region
 from jobs.metrics.stats import ExecutorRow, StageRow
@@ -128,7 +128,7 @@ class SparkEngine:
             if key != "spark.app.name":
                 log.info("spark-submit sets %s; the value of this run (%s) is not used", key, value)
         if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started this process
-            end_with_parent()
+            exit_with_parent()
         started = time.monotonic()
         try:
             self._session = SparkSession.builder.config(map=settings).getOrCreate()

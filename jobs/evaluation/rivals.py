@@ -22,19 +22,19 @@ from jobs.tokenizer.tokenizer import Tokenizer
 _MAX_STARTS = 1000  # runs in a row, each of which started from the model of the previous one
 
 
-def find_obstacle(champion: Champion, run: Run, model: LanguageModel, tokenizer: Tokenizer) -> str:
+def why_not_comparable(champion: Champion, run: Run, model: LanguageModel, tokenizer: Tokenizer) -> str:
     """Return why the champion and the model of `run` cannot be compared, in one line; empty if they can.
 
     `model` and `tokenizer` are those of `run`.
     """
-    if reason := _find_doubt(run, run):
+    if reason := _why_uncertain(run, run):
         return f"this model may have trained on the evaluation set: {reason}"
     if not champion.run:
         return (
             "the champion may have trained on the evaluation set: an earlier version of Nightjar promoted it, and did"
             f" not record the folder of its run {champion.run_id}"
         )
-    if reason := _find_doubt(Run(run.lake_uri, champion.run), run):
+    if reason := _why_uncertain(Run(run.lake_uri, champion.run), run):
         return f"the champion may have trained on the evaluation set: {reason}"
     try:
         return _difference(*load_model(champion.model_uri), model, tokenizer)
@@ -42,7 +42,7 @@ def find_obstacle(champion: Champion, run: Run, model: LanguageModel, tokenizer:
         return f"the champion cannot be opened: {error}"
 
 
-def _find_doubt(theirs: Run | None, run: Run) -> str:
+def _why_uncertain(theirs: Run | None, run: Run) -> str:
     """Return why the model of the run `theirs` may have been trained on the evaluation set of `run`.
 
     Return an empty string if it certainly was not.

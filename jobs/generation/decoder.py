@@ -52,7 +52,7 @@ class InferenceLlama:
     rest is float32. Matrix sizes that the int8 kernel does not support raise an InputError. Logits are always float32.
     """
 
-    is_sliding = False
+    accepts_long_prompts = False
     """Whether the context is a sliding window. A prompt may then be longer: the model reads only its last tokens."""
 
     def __init__(self, model: Llama, dtype_name: str = "float32") -> None:

@@ -34,7 +34,7 @@ def to_inference(model: LanguageModel, dtype: str = "float32") -> InferenceModel
 class InferenceContext:
     """A context model for generation. It computes matrix products in the type `dtype_name`."""
 
-    is_sliding = True
+    accepts_long_prompts = True
     """Whether the context is a sliding window. A prompt may then be longer: the model reads only its last tokens."""
 
     def __init__(self, model: ContextModel, dtype_name: str) -> None:

@@ -128,7 +128,7 @@ def copy_model(run: Run, store: Store = ENVIRONMENT) -> str:
         )
     store.verify_sizes(run.model, manifest)
     check_model_files(run.model, manifest)
-    model = name_of_model(manifest)
+    model = model_name(manifest)
     for name in (*(entry.name for entry in manifest.files), MANIFEST):
         store.copy(below(run.model, name), below(join(Lake(run.lake_uri).models, model), name))
     return model
@@ -142,7 +142,7 @@ def check_model_files(uri: str, manifest: Manifest) -> None:
         )
 
 
-def name_of_model(manifest: Manifest) -> str:
+def model_name(manifest: Manifest) -> str:
     """Return the name of a model's folder in `Lake.models`: the hash of its content."""
     lines = sorted(f"{entry.sha256} {entry.name}\n" for entry in manifest.files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -268,7 +268,7 @@ def all_pipelines(lake: Lake, store: Store = ENVIRONMENT) -> list[Pipeline]:
     return [lake.pipeline(name) for name in sorted(names)]
 
 
-def no_champion(pipeline: Pipeline, remedy: str, store: Store = ENVIRONMENT) -> InputError:
+def no_champion_error(pipeline: Pipeline, remedy: str, store: Store = ENVIRONMENT) -> InputError:
     """Return the error to raise if a pipeline has no champion. Its message lists the pipelines that have one."""
     names = list[str]()
     with suppress(OSError, NightjarError):

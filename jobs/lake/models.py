@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from jobs.errors import DamagedError, InputError, did_you_mean, reading
-from jobs.lake.champion import CHAMPION, champions_pipeline, check_model_files, no_champion, read_champion
+from jobs.lake.champion import CHAMPION, champions_pipeline, check_model_files, no_champion_error, read_champion
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest, parse_manifest
 from jobs.lake.runs import names_of_runs, only_one, runs_named
@@ -31,7 +31,7 @@ def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:
     if pipeline := champions_pipeline(name, lake):
         champion, _ = read_champion(pipeline, store)
         if champion is None:
-            raise no_champion(pipeline, "give the id of a run, or check --lake", store)
+            raise no_champion_error(pipeline, "give the id of a run, or check --lake", store)
         return champion.model_uri
     uri = to_uri(name)
     if ending_of(uri, (".zip",)) and store.exists(uri):

@@ -61,7 +61,7 @@ def metrics_of(table: type) -> Mapping[str, Metric]:
 
 
 def names(table: type, shown: Show) -> tuple[str, ...]:
-    """Return the names of the metrics in `table` that are shown in at least one of the places `shown`."""
+    """Return the names of the metrics in `table` that appear in at least one of the outputs `shown`."""
     return tuple(name for name, metric in metrics_of(table).items() if shown & metric.show)
 
 

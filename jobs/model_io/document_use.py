@@ -36,7 +36,7 @@ _STRONGEST: Sequence[Saw] = get_args(Saw)
 
 
 @dataclass(frozen=True)
-class Sighting:
+class DocumentUse:
     """A model that was trained or validated on a document, or may have been."""
 
     run: Run
@@ -52,7 +52,7 @@ class Sighting:
     """The pipelines whose champion this model is."""
 
 
-def find_sightings(lake: Lake, hashes: Sequence[int]) -> Iterator[Sighting]:
+def find_document_uses(lake: Lake, hashes: Sequence[int]) -> Iterator[DocumentUse]:
     """Yield a sighting for each model that used a document with one of `hashes`, or may have used one.
 
     The sightings are in the order of the runs' folders. The tokens of all runs are read once, which takes minutes for
@@ -66,7 +66,7 @@ def find_sightings(lake: Lake, hashes: Sequence[int]) -> Iterator[Sighting]:
     own = {
         folder: saw
         for folder, run in runs.items()
-        if (saw := _saw_by_itself(run, found[tokens[folder]], has_model=has_model[folder]))
+        if (saw := _own_use(run, found[tokens[folder]], has_model=has_model[folder]))
     }
     champions = _champions(lake)
     parents = {folder: _parent_of(run) for folder, run in runs.items() if has_model[folder]}
@@ -76,7 +76,7 @@ def find_sightings(lake: Lake, hashes: Sequence[int]) -> Iterator[Sighting]:
         known = [(_STRONGEST.index(saw), through) for through, saw in seen if saw]
         if known:
             strength, through = min(known, key=lambda each: each[0])  # of equally strong ones, the nearest run
-            yield Sighting(run, _STRONGEST[strength], through, tuple(champions.get(folder, ())))
+            yield DocumentUse(run, _STRONGEST[strength], through, tuple(champions.get(folder, ())))
 
 
 def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
@@ -92,7 +92,7 @@ def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *parts]))
 
 
-def _saw_by_itself(run: Run, found: Keys | None, *, has_model: bool) -> Saw | None:
+def _own_use(run: Run, found: Keys | None, *, has_model: bool) -> Saw | None:
     """Return how a run itself used the wanted documents. Return None if the run did not use any of these documents.
 
     Documents that only an earlier model has used do not count. `found` has the hashes of the documents that are in the

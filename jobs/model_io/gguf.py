@@ -19,7 +19,7 @@ from jobs.model.layers import interleaved
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.model_io.configs import architecture_of
 from jobs.tokenizer.definition import Definition, find_overlap, merges_of, parts_of
-from jobs.tokenizer.encoders import part_not_applied
+from jobs.tokenizer.encoders import unsupported_part
 from jobs.tokenizer.tokenizer import Tokenizer
 
 _LLAMA_3 = (
@@ -129,7 +129,7 @@ def _parts_not_in_llama_cpp(definition: Definition) -> Iterator[str]:
 
     Use only the first reason: each check assumes that the earlier checks found nothing.
     """
-    if reason := part_not_applied(definition):
+    if reason := unsupported_part(definition):
         yield reason
     parts = [part for name in ("normalizer", "pre_tokenizer") for part in parts_of(definition.values.get(name))]
     if definition.values.get("normalizer") or parts[-1]["type"] != "ByteLevel":

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jobs.errors import DamagedError, counted, reading
-from jobs.lake.champion import name_of_model
+from jobs.lake.champion import model_name
 from jobs.lake.layout import Lake
 from jobs.lake.models import LINEAGE, folder_of_run, read_model_file, read_model_manifest
 from jobs.lake.strict_json import to_json
@@ -40,7 +40,7 @@ class ModelOrigin:
             raise DamagedError(f"{uri}: has no manifest; choose another model")
         lineage = read_lineage(uri)
         run = lineage.run if lineage else folder_of_run(uri, lake)
-        return cls(uri, name_of_model(manifest), manifest.fingerprint, run)
+        return cls(uri, model_name(manifest), manifest.fingerprint, run)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ from jobs.lake.uri import to_uri
 
 VARIABLE = "NIGHTJAR_PRICES"
 """The environment variable that names the user's file: a path, file:///... or s3://..."""
-HOW_TO_FILL = f"run nightjar prices to get prices from AWS, or add what is missing to the file that {VARIABLE} names"
+HOW_TO_ADD_PRICES = (
+    f"run nightjar prices to get prices from AWS, or add what is missing to the file that {VARIABLE} names"
+)
 HOURS_OF_MONTH = 730
 """The number of hours in a month, by which the price of a disk per month is divided to get a price per hour."""
 SYSTEM_DISK = "gp3"
@@ -128,7 +130,7 @@ def explain_missing(missing: Iterable[str]) -> str:
     """Return one line that says which prices are not known, and how to add them."""
     first, *others = dict.fromkeys(missing)
     more = f" and {len(others)} more" if len(others) > 2 else "".join(f", {each}" for each in others)
-    return f"{first}{more} {'are' if others else 'is'} not known; {HOW_TO_FILL}"
+    return f"{first}{more} {'are' if others else 'is'} not known; {HOW_TO_ADD_PRICES}"
 
 
 def load_prices(store: Store = ENVIRONMENT, environ: Mapping[str, str] = os.environ) -> PriceBook:

@@ -22,7 +22,7 @@ from jobs.lake.uri import join
 from jobs.prices.bill import make_bill
 from jobs.prices.book import PriceBook, explain_missing
 from jobs.prices.estimate import Estimate, hourly_at_most
-from jobs.prices.metering import ClusterUse, read_uses
+from jobs.prices.metering import ClusterUse, read_cluster_uses
 
 LATER_SHARE = 0.1
 """The share of the remaining budget that training leaves for the later steps, if their cost cannot be estimated."""
@@ -132,7 +132,7 @@ def _uses(run: Run, store: Store, now: float) -> Iterator[ClusterUse]:
     with suppress(OSError, NightjarError):
         config = Config.from_json(store.read_bytes(run.config).decode(errors="replace")).model_dump(mode="json")
     most = _longest_life(config)
-    for use in read_uses(run, config, store, now=now):
+    for use in read_cluster_uses(run, config, store, now=now):
         spans = use.instances
         if not use.is_final:
             spans = tuple(replace(span, ended=min(span.ended, span.started + most)) for span in spans)
@@ -174,7 +174,8 @@ def seconds_for_training(
     if values is None or (month is not None and spent is None):
         if store.list_files(run.clusters):
             raise InputError(
-                f"{describe_budget(config)}: this budget was set after the task preflight; clear that task"
+                f"{describe_budget(config)}: this budget was set after preflight had run; clear the task preflight, so"
+                " that it checks the budget"
             ) from None
         return None
     limits = (config.budget.usd, None if month is None else month - (spent or 0.0))
@@ -195,7 +196,7 @@ def _spent(run: Run, config: Config, hourly: float, store: Store, now: float) ->
     charged at `hourly`, the highest cost of the cluster per hour.
     """
     spent = 0.0
-    for use in read_uses(run, config.model_dump(mode="json"), store, now=now):
+    for use in read_cluster_uses(run, config.model_dump(mode="json"), store, now=now):
         ended = max((span.ended for span in use.instances), default=0.0)
         started = min((span.started for span in use.instances), default=0.0)
         bill = make_bill([use], lambda: PriceBook(())) if use.is_final else None

@@ -17,7 +17,7 @@ from jobs.lake.runs import runs_beside
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.strict_json import as_number
 from jobs.lake.uri import base_name, join
-from jobs.prices.metering import ClusterUse, read_uses
+from jobs.prices.metering import ClusterUse, read_cluster_uses
 
 ENDS = {"generate", "evaluate"}
 """The possible last steps of a run. Each finished run has one of them."""
@@ -76,7 +76,7 @@ def _read(run: Run, store: Store) -> Iterator[Night]:
         # Settings that are newer than the run get their defaults, which describe what the older code did.
         config = Config.from_json(store.read_bytes(run.config).decode()).model_dump(mode="json")
         stats = store.read_json(join(run.stats, "stats.json"))["steps"]
-        uses = read_uses(run, config, store, is_running=False)
+        uses = read_cluster_uses(run, config, store, is_running=False)
         is_done = all(step.get("error") is None for step in stats.values()) and ENDS & stats.keys()
         if is_done and len(uses) == 1 and uses[0].steps:
             expected = {}

@@ -97,7 +97,7 @@ def read_records(run: Run, store: Store = ENVIRONMENT) -> list[dict[str, Any]]:
     return found
 
 
-def read_uses(
+def read_cluster_uses(
     run: Run,
     config: Mapping[str, Any],
     store: Store = ENVIRONMENT,
@@ -114,10 +114,10 @@ def read_uses(
         is_running: Whether a cluster without a recorded end is assumed to be running. If not, it is left out.
         now: The current time, in seconds since 1970.
     """
-    return uses_of(read_records(run, store), config, is_running=is_running, now=now)
+    return cluster_uses(read_records(run, store), config, is_running=is_running, now=now)
 
 
-def uses_of(
+def cluster_uses(
     records: Iterable[Mapping[str, Any]],
     config: Mapping[str, Any],
     *,
@@ -154,7 +154,7 @@ def _use_of(record: Mapping[str, Any], config: Mapping[str, Any], now: float | N
     elif now is not None and record.get("cluster_id"):
         with suppress(ValueError, TypeError, OverflowError):
             asked = datetime.fromisoformat(record["asked"]).timestamp()
-            yield as_asked(config, str(record.get("region") or "?"), asked, now)
+            yield as_requested(config, str(record.get("region") or "?"), asked, now)
 
 
 def _of_earlier(instance_seconds: Mapping[str, Any]) -> Iterator[InstanceSpan]:
@@ -164,7 +164,7 @@ def _of_earlier(instance_seconds: Mapping[str, Any]) -> Iterator[InstanceSpan]:
             yield InstanceSpan(instance_type, SPOT if market == SPOT else ON_DEMAND, 0.0, seconds)
 
 
-def as_asked(config: Mapping[str, Any], region: str, started: float, ended: float) -> ClusterUse:
+def as_requested(config: Mapping[str, Any], region: str, started: float, ended: float) -> ClusterUse:
     """Return the use of a cluster without a recorded end.
 
     It is assumed that all instances in the configuration ran from `started` to `ended`. If the configuration allows

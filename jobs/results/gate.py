@@ -132,7 +132,7 @@ def count_repeated(tokens: Sequence[int]) -> tuple[int, int]:
     return len(ngrams) - len(set(ngrams)), len(ngrams)
 
 
-def reason_against(
+def why_unfit(
     scores: Scores, text: TextQuality, baselines: Mapping[str, tuple[float, float]], settings: PromotionConfig
 ) -> str:
     """Return why a model cannot become champion, whatever the current champion is. Return "" if the model can.
@@ -165,7 +165,7 @@ def reason_against(
     return ""
 
 
-def reason_to_keep(scores: Scores, gain: Gain | None, settings: PromotionConfig) -> str:
+def why_champion_stays(scores: Scores, gain: Gain | None, settings: PromotionConfig) -> str:
     """Return in one line why the champion stays. Return "" if the model is better and replaces the champion."""
     if gain is None:
         return scores.not_compared or "the champion has no scores to compare with"

@@ -24,7 +24,7 @@ from jobs.lake.uri import base_name, join, relative_name
 from jobs.metrics.training import BASELINE_LOSSES
 from jobs.prices.bill import Bill, make_bill
 from jobs.prices.book import shown_prices
-from jobs.prices.metering import read_records, read_uses, uses_of
+from jobs.prices.metering import cluster_uses, read_cluster_uses, read_records
 from jobs.results.in_progress import is_under_way, seconds_of
 from jobs.results.text import duration, one_line, with_unit
 
@@ -142,7 +142,7 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
     elif failure and status is Status.UNFINISHED:
         status, cause = Status.FAILED, _text(failure.get("cause"))
     is_running = status is Status.RUNNING
-    uses = uses_of(clusters, config, is_running=is_running)
+    uses = cluster_uses(clusters, config, is_running=is_running)
     bill = make_bill(uses, lambda: shown_prices(store)) if uses else None
     steps = tuple(_with_charge(step, bill) for step in steps) if bill else steps
     baseline = next((name for name in BASELINE_LOSSES if as_number(stats.get(name)) is not None), None)
@@ -296,7 +296,7 @@ def _status(steps: tuple[StepSummary, ...]) -> Status:
 
 def read_bill(run: Run, store: Store = ENVIRONMENT, *, is_running: bool) -> Bill | None:
     """Return the bill of a run. Return None if the run is not known to have used a cluster of its own."""
-    uses = read_uses(run, read_values(run.config, store), store, is_running=is_running)
+    uses = read_cluster_uses(run, read_values(run.config, store), store, is_running=is_running)
     return make_bill(uses, lambda: shown_prices(store)) if uses else None
 
 

@@ -101,7 +101,7 @@ def refuse_other_content(uri: str, name: str, beginning: bytes, field: str) -> N
             f"{uri}: not UTF-8 at byte 0 (0x{beginning[0]:02x}), it looks like {encoding.upper()}; convert it to UTF-8,"
             f" for example with iconv -f {encoding.upper()} -t UTF-8"
         )
-    if num_nul := nul_bytes_of_no_text(beginning):
+    if num_nul := nul_bytes_if_binary(beginning):
         raise InputError(
             f"{uri}: its content is binary, not text: {num_nul:,} of its first {len(beginning):,} bytes are NUL;"
             f" {_REMOVE}"
@@ -119,7 +119,7 @@ def refuse_other_content(uri: str, name: str, beginning: bytes, field: str) -> N
         )
 
 
-def nul_bytes_of_no_text(block: bytes) -> int:
+def nul_bytes_if_binary(block: bytes) -> int:
     """Return the number of NUL bytes in a block if they are so many that the block is binary. Otherwise return 0."""
     num_nul = block.count(b"\0")
     return num_nul if num_nul >= max(1, len(block) * _BINARY_SHARE) else 0

@@ -18,7 +18,7 @@ from jobs.engine.base import Engine
 from jobs.errors import InputError, counted
 from jobs.evaluation.frozen import FrozenSet, grow
 from jobs.evaluation.losses import ScoredDocument, score_part
-from jobs.evaluation.rivals import find_obstacle
+from jobs.evaluation.rivals import why_not_comparable
 from jobs.lake import store
 from jobs.lake.champion import Champion, read_champion
 from jobs.lake.layout import Pipeline, Run
@@ -72,7 +72,7 @@ def _compare(
     """
     loaded, tokenizer = load_model(run.model)
     unit = loaded.loss_unit
-    obstacle = find_obstacle(champion, run, loaded, tokenizer) if champion else ""
+    obstacle = why_not_comparable(champion, run, loaded, tokenizer) if champion else ""
     del loaded
     scored = _score(frozen, run.model, model.fingerprint, engine)
     before: list[ScoredDocument] = []

@@ -61,7 +61,7 @@ class Definition:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The section ``model`` of the content."""
+        """The object ``model`` of ``tokenizer.json``."""
         model: dict[str, Any] = self.values["model"]
         return model
 

@@ -113,7 +113,7 @@ def fast_encoder(definition: Definition) -> tuple[FastEncoder | None, str]:
 
     If `gigatoken` may not give the same ids as `tokenizers`, return None and the reason.
     """
-    reason = part_not_applied(definition)
+    reason = unsupported_part(definition)
     if reason:
         return None, reason
     try:
@@ -144,7 +144,7 @@ def _probes_of(definition: Definition) -> list[str]:
     ]
 
 
-def part_not_applied(definition: Definition) -> str:
+def unsupported_part(definition: Definition) -> str:
     """Return why `gigatoken` cannot be used: the first part of the definition that it is not known to apply.
 
     Return "" if it is known to apply all parts.

@@ -30,7 +30,7 @@ class WordCutter:
         """The size of the longest word that was cut, in bytes."""
 
     def cut(self, text: bytes) -> bytes:
-        """Return a UTF-8 text with the separator inserted after about every 1,024 bytes of each longer word."""
+        """Insert the separator into each word of more than 1,024 bytes, after about every 1,024 bytes of the word."""
         if len(text) <= MAX_WORD_BYTES:
             return text
         cuts = sorted(self._cuts(text))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def check_start(run: Run, config: Config) -> None:
+def check_training_inputs(run: Run, config: Config) -> None:
     """Check tokenizer, prompts, embeddings and earlier model of a run, unless its training has begun.
 
     A vocabulary that the tokenize step learns is checked when this function is called again after that step. In a run

@@ -36,7 +36,7 @@ PROGRESS_SECONDS = 2.0
 LAST_STEPS = 50
 
 
-class Journal:
+class MetricsWriter:
     """Writes the steps of an attempt to the metrics, to the log, and every 2 s to ``<run>/progress/train.json``."""
 
     def __init__(self, run: Run, schedule: Schedule) -> None:

@@ -26,7 +26,7 @@ from jobs.model_io.lineage import TRAINED, Lineage, ModelOrigin, describe_corpus
 from jobs.sources.inputs import TRAIN
 from jobs.sources.listing import list_corpus
 from jobs.sources.new_text import files_behind
-from jobs.training.inputs import check_start
+from jobs.training.inputs import check_training_inputs
 from jobs.training.learner import choose_device
 from jobs.training.lineage import code_of, hash_of_embeddings, software
 from jobs.training.machine import this_machine
@@ -117,7 +117,7 @@ class Replay:
         """
         if store.exists(run.config) and read_replayed(run) is None:
             raise InputError(f"{run.uri}: this run exists and is not a replay; choose another --run-id")
-        check_start(run, self.config)
+        check_training_inputs(run, self.config)
         if not store.publish(run.replay, self.replayed.to_json()) and read_replayed(run) != self.replayed:
             raise InputError(f"{run.uri}: this run is a replay of another run; choose another --run-id")
 

@@ -20,7 +20,7 @@ from jobs.training.job import TrainingJob, TrainingResult
 from jobs.training.learner import Learner, choose_device
 from jobs.training.machine import this_machine
 from jobs.training.memory import keep_freed_memory, peak_resident_bytes
-from jobs.training.metrics import Journal
+from jobs.training.metrics import MetricsWriter
 from jobs.training.order import batch_of_step
 from jobs.training.process_group import Group, join_group
 from jobs.training.step import Trainer, train_step
@@ -93,7 +93,7 @@ class Loop:
         self._config = trainer.config
         self._skipped_batches = job.skipped_batches
         self._baselines = baselines(trainer.learner.model, trainer.data, self._config.eval_windows)
-        self._journal = Journal(job.run, trainer.schedule) if trainer.group.is_first else None
+        self._journal = MetricsWriter(job.run, trainer.schedule) if trainer.group.is_first else None
         self._checkpoints = Checkpoints(job.run, self._config)
         self._must_stop = False
         self._started = time.monotonic() - state.seconds
@@ -144,7 +144,7 @@ class Loop:
         self._state.add_validation(quality["valid_loss"])
         return quality
 
-    def _write_checkpoint(self, journal: Journal) -> None:
+    def _write_checkpoint(self, journal: MetricsWriter) -> None:
         self._trainer.watchdog.beat(f"the checkpoint after step {self._state.steps}")
         journal.flush()
         self._checkpoints.write(self._state, self._trainer.learner.model, self._trainer.learner.optimizer)

@@ -36,7 +36,7 @@ class TransientFaultError(NightjarError, AirflowException):
 
 
 @contextmanager
-def only_mistakes_are_final() -> Iterator[None]:
+def input_errors_are_final() -> Iterator[None]:
     """Convert an `InputError` in the block to a `TransientFaultError` if its cause may pass, else to a `UserError`."""
     try:
         yield
@@ -66,7 +66,7 @@ def is_refusal(error: ClientError) -> bool:
     return 400 <= status < 500 and status not in (408, 409, 429) and not any(word in code for word in _THROTTLED)
 
 
-def words_of(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return an error's message in one line. For a failed AWS request, it includes the operation and AWS's code."""
     if isinstance(error, ClientError):
         found = error.response.get("Error", {})

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from jobs.results.summary import MOST_CHARACTERS
 from jobs.results.text import one_line
-from nightjar.errors import words_of
-from nightjar.tasks.results import storable
+from nightjar.errors import message_of
+from nightjar.tasks.results import to_storable_json
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,8 +27,8 @@ def keep_cause(context: Context) -> None:
     try:
         error = context.get("exception")
         if error is not None:
-            words = words_of(error) if isinstance(error, BaseException) else str(error)
-            context["ti"].xcom_push(KEY, storable(one_line(words, MOST_CHARACTERS)))
+            words = message_of(error) if isinstance(error, BaseException) else str(error)
+            context["ti"].xcom_push(KEY, to_storable_json(one_line(words, MOST_CHARACTERS)))
     except Exception as problem:
         log.warning("The cause of the failure could not be kept (%s: %s)", type(problem).__name__, problem)
         log.debug("traceback", exc_info=True)

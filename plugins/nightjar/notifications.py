@@ -68,7 +68,7 @@ class Notification(BaseModel):
             inspect.signature(kind).bind(**self.arguments)
             return kind(**self.arguments)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"{where}: {str(error).splitlines()[0]}; correct its arguments") from None
+            raise InputError(f"{where}: {str(error).splitlines()[0]}; correct the arguments of this notifier") from None
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _effect_of_budget(context: Context) -> str:
     `context` belongs to a failed task, or to `pull_stats`.
     """
     if error := context.get("exception"):
-        cause = getattr(error, "__context__", None)  # `only_mistakes_are_final` raises another error
+        cause = getattr(error, "__context__", None)  # `input_errors_are_final` raises another error
         return str(error) if isinstance(cause, BudgetError) else ""
     stats = context["ti"].xcom_pull(task_ids=context["ti"].task_id)
     return "the budget ended the training early; the run has a model" if stats.get("stopped_by_budget") else ""

@@ -22,10 +22,10 @@ from nightjar.emr import outcome, requests, steps
 from nightjar.emr.attempts import Attempts
 from nightjar.emr.causes import ClusterEnd
 from nightjar.emr.run_clusters import RunClusters
-from nightjar.errors import AWS_ERRORS, FinalError, StepFailedError, words_of
+from nightjar.errors import AWS_ERRORS, FinalError, StepFailedError, message_of
 from nightjar.runs import located_run, renewed_config
 from nightjar.tasks import bill
-from nightjar.tasks.results import find_finished, storable, unfinished_steps, verify_step
+from nightjar.tasks.results import find_finished, to_storable_json, unfinished_steps, verify_step
 from nightjar.triggers import StepTrigger, WatchedStep
 from nightjar.waiting import renew_turn
 
@@ -138,7 +138,7 @@ class SparkStepOperator(_ClusterOperator):
             elif self.own_run and self.cluster_id:  # the answer to AddJobFlowSteps may be on its way
                 steps.cancel_steps_of_run(aws.emr_client(), self.cluster_id, self.own_run, self.step)
         except AWS_ERRORS as error:
-            self.log.warning("The step could not be cancelled (%s); it will end with the cluster", words_of(error))
+            self.log.warning("The step could not be cancelled (%s); it will end with the cluster", message_of(error))
         super().on_kill()
 
     def _start(self, context: Context) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class SparkStepOperator(_ClusterOperator):
         return self._report(manifest.counts)
 
     def _report(self, counts: Mapping[str, Any]) -> dict[str, Any]:
-        reported: dict[str, Any] = storable(dict(counts))
+        reported: dict[str, Any] = to_storable_json(dict(counts))
         self.log.info("%s is complete and verified: %s", self.step, reported)
         return reported
 
@@ -207,14 +207,14 @@ class SparkStepOperator(_ClusterOperator):
             steps.cancel_steps(client, self.cluster_id, [self.step_id])
             done = "and was cancelled"
         except AWS_ERRORS as error:
-            done = f"and could not be cancelled ({words_of(error)}); it will end with the cluster"
+            done = f"and could not be cancelled ({message_of(error)}); it will end with the cluster"
         if ending == "overdue":
             return FinalError(f"{self.step} exceeded its time limit {done}; raise cluster.step_timeout_seconds")
         try:
             status = client.describe_cluster(ClusterId=self.cluster_id)["Cluster"]["Status"]
             words = f"{status['State']} {status.get('StateChangeReason', {}).get('Message', '')}".strip()
         except AWS_ERRORS as error:
-            words = f"in an unknown state ({words_of(error)})"
+            words = f"in an unknown state ({message_of(error)})"
         minutes = requests.START_LIMIT_SECONDS / 60
         return FinalError(
             f"{self.step} did not start within {minutes:g} min {done}; cluster {self.cluster_id} is {words}"
@@ -229,7 +229,7 @@ class SparkStepOperator(_ClusterOperator):
                 return None
             return current_clusters(context).explain_end(self.cluster_id)
         except AWS_ERRORS as error:
-            self.log.warning("Cannot find out whether the cluster ended (%s)", words_of(error))
+            self.log.warning("Cannot find out whether the cluster ended (%s)", message_of(error))
             return None
 
     def _failure(self, client: Any, event: Mapping[str, Any]) -> NightjarError:
@@ -243,7 +243,7 @@ class SparkStepOperator(_ClusterOperator):
             failure = outcome.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
         except AWS_ERRORS as error:
             return StepFailedError(
-                f"{self.step} is {event['state']} (step {self.step_id}); the cause cannot be read ({words_of(error)})"
+                f"{self.step} is {event['state']} (step {self.step_id}); the cause cannot be read ({message_of(error)})"
             )
         self.log.error("Last lines of the driver's log:\n%s", failure.log_tail)
         return failure.error(self.step, self.step_id)

@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 from jobs.lake.store import Store
 from nightjar import aws
 from nightjar.emr import requests
-from nightjar.errors import AWS_ERRORS, may_pass, words_of
+from nightjar.errors import AWS_ERRORS, may_pass, message_of
 
 Ending = Literal["ended", "overdue", "not started", "not seen"]
 
@@ -63,7 +63,7 @@ class StepTrigger(BaseTrigger):
                     found = await client.describe_step(ClusterId=watched.cluster_id, StepId=watched.step_id)
                     seen = found["Step"]
                 except AWS_ERRORS as fault:
-                    error = words_of(fault)
+                    error = message_of(fault)
                     self.log.warning("The state of step %s cannot be read: %s", watched.step_id, error)
                     ending = None if may_pass(fault) else "not seen"
                 self._log_state(seen)

@@ -77,8 +77,8 @@ def take(
         dag_id: Its DAG.
         life: How long the turn lasts unless it is renewed or ended.
         store: The store of the lake.
-        is_over: A function of a turn. It returns whether the run that has the turn is known to be over, even though the
-            run has not ended its turn.
+        is_over: Called with a turn. Returns True if the run that has the turn is known to be over. Such a run may have
+            stopped without ending its turn.
         now: The current time.
 
     Returns:

@@ -21,7 +21,7 @@ from jobs.lake.store import Store
 from jobs.results.summary import Status, read_summary
 from nightjar import aws, links, settings, turns
 from nightjar.emr.requests import time_to_live
-from nightjar.errors import FinalError, StepFailedError, words_of
+from nightjar.errors import FinalError, StepFailedError, message_of
 from nightjar.runs import located_run
 from nightjar.turns import Turn
 
@@ -118,7 +118,7 @@ class TurnTrigger(BaseTrigger):
             try:
                 turn = await sync_to_async(self._holder)(store)
             except (OSError, NightjarError) as error:
-                self.log.warning("The turn cannot be read: %s", words_of(error))
+                self.log.warning("The turn cannot be read: %s", message_of(error))
             else:
                 if turn is None:
                     yield TriggerEvent(f"the turn is free{f'; before, it was the turn of {seen}' if seen else ''}")  # type: ignore[no-untyped-call] # untyped in Airflow
@@ -158,13 +158,13 @@ def take_turn(context: Context) -> Turn | None:
 def renew_turn(context: Context) -> None:
     """Take or renew the turn. If another run has it, log a warning: this run continues, but `promote` may fail."""
     if (holder := take_turn(context)) is not None:
-        log.warning("The turn of this run has expired. Now it is the turn of %s", holder)
+        log.warning("The turn of this run has expired. Now %s has the turn", holder)
 
 
 def hold_turn(context: Context) -> None:
     """Take or renew the turn without waiting. If another run has it, raise StepFailedError, which names that run."""
     if (holder := take_turn(context)) is not None:
-        raise StepFailedError(f"it is the turn of {holder}; clear this task when that run has ended")
+        raise StepFailedError(f"{holder} has the turn; clear this task when that run has ended")
 
 
 def end_turn(context: Context) -> None:
@@ -172,7 +172,7 @@ def end_turn(context: Context) -> None:
     try:
         turns.end(_run(context), aws.store())
     except (OSError, NightjarError) as error:
-        log.warning("The turn could not be ended (%s); it will expire", words_of(error))
+        log.warning("The turn could not be ended (%s); it will expire", message_of(error))
 
 
 def _run(context: Context) -> Run:

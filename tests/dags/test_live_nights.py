@@ -97,8 +97,8 @@ def test_a_sweep_is_a_run_for_each_combination_and_promotes_nothing(user, monkey
         assert not config["promotion"]["enabled"]
     assert store().info(champion) == before
     for name, value, message in (
-        ("NIGHTJAR_AIRFLOW_PASSWORD", user.airflow.password, "nowhere: Airflow refuses the request (404"),
-        ("NIGHTJAR_AIRFLOW_PASSWORD", "x", "auth/token: Airflow refuses the request (401"),
+        ("NIGHTJAR_AIRFLOW_PASSWORD", user.airflow.password, "nowhere: Airflow refused the request (404"),
+        ("NIGHTJAR_AIRFLOW_PASSWORD", "x", "auth/token: Airflow refused the request (401"),
     ):
         monkeypatch.setenv(name, value)
         assert main([*words, "--dag", "nowhere"]) == 2

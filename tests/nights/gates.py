@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from jobs.config.sections.promotion import PromotionConfig
-from jobs.results.gate import measure_gain, reason_to_keep
+from jobs.results.gate import measure_gain, why_champion_stays
 from jobs.results.scores import DocumentScore, Scores
 
 DOCUMENTS = 500
@@ -51,7 +51,7 @@ def _judge(scores: Scores, gain: float, settings: PromotionConfig, documents: in
     drawn = [_made_equal(each, gain, dice) for each in dice.choices(scores.documents, k=documents)]
     pair = replace(scores, model=f"challenger {seed}", documents=tuple(drawn))
     found = measure_gain(pair, settings.error_rate)
-    return not reason_to_keep(pair, found, settings), bool(found and found.lower > gain)
+    return not why_champion_stays(pair, found, settings), bool(found and found.lower > gain)
 
 
 def _made_equal(document: DocumentScore, gain: float, dice: random.Random) -> DocumentScore:

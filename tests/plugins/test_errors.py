@@ -8,7 +8,7 @@ from jobs.config import resolve
 from jobs.errors import DamagedError, InputError, LakeError
 from jobs.lake.layout import Lake
 from jobs.lake.store import Store
-from nightjar.errors import TransientFaultError, UserError, is_refusal, may_pass, only_mistakes_are_final, words_of
+from nightjar.errors import TransientFaultError, UserError, input_errors_are_final, is_refusal, may_pass, message_of
 from nightjar.tasks import preflight
 from tests.support import airflow
 
@@ -45,7 +45,7 @@ def test_an_error_is_transient_or_the_users_mistake(error, passes):
 
 def report(error):
     """Raise an InputError that was caused by `error`, as the checks before a run do."""
-    with only_mistakes_are_final():
+    with input_errors_are_final():
         try:
             raise error
         except type(error):
@@ -53,9 +53,9 @@ def report(error):
 
 
 def test_a_mistake_of_its_own_is_final_and_other_errors_stay():
-    with pytest.raises(UserError, match="too short"), only_mistakes_are_final():
+    with pytest.raises(UserError, match="too short"), input_errors_are_final():
         raise InputError("too short")
-    with pytest.raises(DamagedError), only_mistakes_are_final():
+    with pytest.raises(DamagedError), input_errors_are_final():
         raise DamagedError("x")
 
 
@@ -66,9 +66,9 @@ def test_only_an_answer_that_refuses_is_a_proof_that_nothing_happened():
 
 
 def test_the_words_of_an_error_are_one_line():
-    assert words_of(refused("AccessDeniedException")) == "DescribeCluster: AccessDeniedException: not now"
-    assert words_of(LakeError("away")) == "away"
-    assert words_of(FileNotFoundError()) == "FileNotFoundError: "
+    assert message_of(refused("AccessDeniedException")) == "DescribeCluster: AccessDeniedException: not now"
+    assert message_of(LakeError("away")) == "away"
+    assert message_of(FileNotFoundError()) == "FileNotFoundError: "
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_preflight_is_retried_if_s3_is_away(aws_s3, operation, status, code, kin
 
     aws_s3.meta.events.register(f"before-call.s3.{operation}", fail)
     config = resolve(f"s3://{airflow.BUCKET}/none/a.txt", "tiny", {})
-    with pytest.raises(kind), only_mistakes_are_final():
+    with pytest.raises(kind), input_errors_are_final():
         preflight.prepare(config, Lake(f"s3://{airflow.BUCKET}/x").run("one"))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.errors import InputError
-from nightjar.errors import UserError, only_mistakes_are_final
+from nightjar.errors import UserError, input_errors_are_final
 from nightjar.failures import causes_of, keep_cause
 
 
@@ -36,7 +36,7 @@ class Task:
 
 
 def refused():
-    with pytest.raises(UserError) as found, only_mistakes_are_final():
+    with pytest.raises(UserError) as found, input_errors_are_final():
         raise InputError("/texts/a.png: it is no text; take it out of the corpus")
     return found.value
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from jobs.errors import BudgetError, InputError
 from nightjar import notifications
-from nightjar.errors import UserError, only_mistakes_are_final
+from nightjar.errors import UserError, input_errors_are_final
 from nightjar.notifications import Notification
 from tests.support.receiver import receiver
 
@@ -55,7 +55,7 @@ def test_a_decision_is_sent_to_those_who_asked_for_it(chat, decision, sent):
 
 def failed(error):
     """Return the error of a task that has raised `error`."""
-    with pytest.raises(UserError) as found, only_mistakes_are_final():
+    with pytest.raises(UserError) as found, input_errors_are_final():
         raise error
     return found.value
 

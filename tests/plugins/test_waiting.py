@@ -110,9 +110,7 @@ def test_an_experiment_waits_for_nobody(lake, operator, other):
 
 def test_promotion_without_the_turn_is_refused_and_takes_a_free_one(lake, other):
     run, context = night(lake, "n-2")
-    with pytest.raises(
-        StepFailedError, match=r"^it is the turn of run n-1 .*; clear this task when that run has ended"
-    ):
+    with pytest.raises(StepFailedError, match=r"^run n-1 .* has the turn; clear this task when that run has ended"):
         hold_turn(context)
     turns.end(other, store())
     hold_turn(context)

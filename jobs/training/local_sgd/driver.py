@@ -43,7 +43,7 @@ from jobs.training.local_sgd.round import (
 from jobs.training.local_sgd.task import clear_cache, train_part, validate_part
 from jobs.training.machine import this_machine
 from jobs.training.memory import peak_resident_bytes
-from jobs.training.metrics import Journal
+from jobs.training.metrics import MetricsWriter
 from jobs.training.supervision.shutdown import ShutdownSignal
 from jobs.training.warm_start import initial_model
 
@@ -65,7 +65,7 @@ class Rounds:
         self._baselines = baselines(self._model, self._data, self._config.eval_windows)
         self._outer = outer_optimizer(self._model, self._config)
         self._checkpoints = Checkpoints(job.run, self._config)
-        self._journal = Journal(job.run, self._schedule)
+        self._journal = MetricsWriter(job.run, self._schedule)
         self._training_id = _training_id(job.run)
         self._results: list[RoundResult] = []
         self._peak_bytes = 0

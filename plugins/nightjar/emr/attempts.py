@@ -20,7 +20,7 @@ from jobs.errors import reading
 from jobs.lake.layout import Run
 from jobs.lake.store import Store
 from nightjar.emr import steps
-from nightjar.errors import is_refusal, words_of
+from nightjar.errors import is_refusal, message_of
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -88,7 +88,7 @@ class Attempts:
             step_id = steps.submit_step(self._client, request)
         except ClientError as error:
             if is_refusal(error):
-                self._write(number, replace(asked, refused=words_of(error)))
+                self._write(number, replace(asked, refused=message_of(error)))
             raise
         self._write(number, replace(asked, step_id=step_id))
         return steps.keep_first(self._client, asked.cluster_id, self._run, self._name, step_id)

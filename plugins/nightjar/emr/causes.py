@@ -18,7 +18,7 @@ from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar.emr import requests
 from nightjar.emr.logs import last_error, read_log
-from nightjar.errors import is_refusal, words_of
+from nightjar.errors import is_refusal, message_of
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -138,7 +138,7 @@ def _bootstrap_error(store: Store, lake: Lake, cluster_id: str, message: str) ->
     try:
         return last_error("", read_log(store, uri) or "") or f"EMR writes the action's log to {uri}"
     except (OSError, NightjarError) as error:  # this error must not hide why the cluster ended
-        return f"the action's log cannot be read ({words_of(error)})"
+        return f"the action's log cannot be read ({message_of(error)})"
 
 
 def _message(status: Mapping[str, Any]) -> str:

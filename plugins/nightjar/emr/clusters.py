@@ -21,7 +21,7 @@ from jobs.prices.book import ON_DEMAND, SPOT, Market
 from jobs.prices.metering import InstanceSpan
 from nightjar.emr import requests
 from nightjar.emr.causes import is_unknown_cluster
-from nightjar.errors import AWS_ERRORS, MayStillRunError, words_of
+from nightjar.errors import AWS_ERRORS, MayStillRunError, message_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ def collecting(problems: list[str] | None, text: str) -> Iterator[None]:
     except (*AWS_ERRORS, OSError, NightjarError) as error:
         if problems is None:
             raise
-        problems.append(f"{text} ({words_of(error)})")
+        problems.append(f"{text} ({message_of(error)})")
         log.warning("%s", problems[-1])
 
 

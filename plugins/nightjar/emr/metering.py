@@ -15,7 +15,7 @@ from jobs.prices.book import shown_prices
 from jobs.prices.metering import ClusterUse
 from nightjar.aws import is_on_aws
 from nightjar.emr import clusters, steps
-from nightjar.errors import AWS_ERRORS, words_of
+from nightjar.errors import AWS_ERRORS, message_of
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -32,7 +32,7 @@ def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> Cluster
         instances = clusters.instance_spans(client, cluster_id)
         spans = steps.step_spans(client, cluster_id, run)
     except AWS_ERRORS as error:
-        log.warning("Cluster %s: how long its instances ran is not known (%s)", cluster_id, words_of(error))
+        log.warning("Cluster %s: how long its instances ran is not known (%s)", cluster_id, message_of(error))
         return None
     config = ClusterConfig()
     with suppress(NightjarError, OSError):  # metering must not keep a cluster from being ended
@@ -47,7 +47,7 @@ def _with_rates(use: ClusterUse, store: Store) -> ClusterUse:
     try:
         prices = shown_prices(store)
     except (NightjarError, OSError) as error:
-        log.warning("Prices cannot be read (%s)", words_of(error))
+        log.warning("Prices cannot be read (%s)", message_of(error))
         return use
     found = {span.name: prices.rate(span.type, span.market, use.region, use.disk_gb) for span in use.instances}
     rates = {name: rate.usd for name, rate in found.items() if rate.usd is not None}

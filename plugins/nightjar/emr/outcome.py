@@ -38,9 +38,9 @@ WAIT_POLLS = 12
 """Time limit for the logs of the embedded EMR, as a number of poll intervals."""
 _LOGS = ("stdout.gz", "stderr.gz", "controller.gz")
 _EXIT_CODE = re.compile(r"(?:exit status|exit code|exiting with ret)\W+(\d+)", re.IGNORECASE)
-_SIGNALLED = 128
+_SIGNAL_BASE = 128
 """If a signal ended a process, a shell reports this number plus the signal's number as the exit code."""
-_UNTELLING = re.compile(r"unknown error\.?", re.IGNORECASE)
+_UNKNOWN_ERROR = re.compile(r"unknown error\.?", re.IGNORECASE)
 """Matches the reason that EMR gives if it found no error in a step's log."""
 _KILLED = (
     "the driver was killed (SIGKILL), probably because the primary node ran out of memory; raise spark.driver_memory,"
@@ -131,8 +131,8 @@ def ended_with_cluster(store: Store, step: Mapping[str, Any]) -> bool:
 
 def _reasons(reason: str | None, exit_code: int | None, logs: Mapping[str, str]) -> list[str]:
     """Return why a step without an outcome failed: EMR's reason, its exit code, and the last error in its log."""
-    words = [reason] if reason and not _UNTELLING.fullmatch(reason) else []
-    number = (exit_code or 0) - _SIGNALLED
+    words = [reason] if reason and not _UNKNOWN_ERROR.fullmatch(reason) else []
+    number = (exit_code or 0) - _SIGNAL_BASE
     if number in set(signal.Signals):  # an error before the signal is not the cause
         return [*words, _KILLED if number == signal.SIGKILL else f"the driver ended by {signal.Signals(number).name}"]
     found = last_error(logs.get("stdout.gz", ""), logs.get("stderr.gz", ""), or_last_line=not words)

@@ -16,7 +16,7 @@ from jobs.errors import NightjarError, reading
 from jobs.lake.layout import Run
 from jobs.lake.store import Store
 from jobs.lake.uri import base_name, join
-from nightjar.errors import words_of
+from nightjar.errors import message_of
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ class ClusterRecords:
 def _report(error: Exception, text: str, problems: list[str] | None) -> None:
     if problems is None:
         raise error
-    problems.append(f"{text} ({words_of(error)})")
+    problems.append(f"{text} ({message_of(error)})")

@@ -27,7 +27,7 @@ from nightjar.emr.attempts import Attempts
 from nightjar.emr.causes import ClusterEnd, explain_end
 from nightjar.emr.metering import meter
 from nightjar.emr.records import ClusterRecord, ClusterRecords
-from nightjar.errors import FinalError, MayStillRunError, UserError, is_refusal, words_of
+from nightjar.errors import FinalError, MayStillRunError, UserError, is_refusal, message_of
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -221,8 +221,8 @@ class RunClusters:
         except ClientError as error:
             if not is_refusal(error):
                 raise
-            self._records.change(record, refused=words_of(error))
-            raise UserError(f"EMR refuses the cluster ({words_of(error)}); check the settings cluster.*") from None
+            self._records.change(record, refused=message_of(error))
+            raise UserError(f"EMR refuses the cluster ({message_of(error)}); check the settings cluster.*") from None
         finally:
             self.is_asking = False
         log.info("Submitted cluster %s (%s)", created, self._identity.name)

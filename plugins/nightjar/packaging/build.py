@@ -76,8 +76,8 @@ def sums(hashes: Mapping[str, str]) -> bytes:
 def zip_bytes(files: Mapping[str, bytes]) -> bytes:
     """Return a zip archive of `files`, a dict from name to content, in the order given.
 
-    Entries have a fixed date, system and file mode. They are stored uncompressed because versions of zlib differ in
-    their output.
+    The same files always give the same bytes: every entry has the same date, file mode and operating system, and is
+    stored uncompressed, because versions of zlib differ in their output.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from botocore.exceptions import BotoCoreError
 
 from jobs.config import Config, TokenizeConfig, of_run
-from jobs.config.effects import Facts, explain_inert
+from jobs.config.effects import Facts, explain_without_effect
 from jobs.errors import InputError, counted
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.models import decide_used
@@ -37,7 +37,7 @@ from nightjar.tasks.unchanged import MadeOf
 
 log = logging.getLogger(__name__)
 
-_NO_URI = re.compile(r"""[\s\x00-\x1f\x7f"<>\\^`{|}\[\]%#?,*]""")
+_BAD_URI_CHARACTER = re.compile(r"""[\s\x00-\x1f\x7f"<>\\^`{|}\[\]%#?,*]""")
 """Matches the characters that a lake's URI must not contain: java.net.URI refuses them, spark-submit ends the name
 there, or Hadoop decodes them."""
 SCAN_BYTES = 64 * 2**20
@@ -67,7 +67,7 @@ def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepa
     with _input_error(f"connection {aws.CONN_ID}: cannot make an EMR client"):
         endpoint_url = aws.emr_client().meta.endpoint_url
     check_reachable(config, lake, endpoint_url)
-    check_submittable(lake)
+    check_lake_uri(lake)
     aws.store().check_writable(lake.uri)
     check_wheelhouse(config)
     listing = check_corpus(config, lake.uri) if config.reads_text else Listing([], [], [])
@@ -77,7 +77,7 @@ def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepa
     expected = estimate.expect(config, run, listing, start if config.trains else None)
     seed = decided_seed(config, Pipeline.of(run), aws.store())
     facts = Facts("emr", listing.formats, inherits=inherits(run, config, aws.store()), split_seed=seed)
-    for line in explain_inert(config, config.chosen, facts):
+    for line in explain_without_effect(config, config.chosen, facts):
         log.warning("%s", line)
     made_of = unchanged.describe(config, run, listing.sources, settings.load().package_root) if config.trains else {}
     if made_of and skips_unchanged and (same_as := unchanged.find_same(run, made_of, aws.store())):
@@ -178,9 +178,9 @@ def check_files(config: Config, lake: Lake) -> str | None:
     return model
 
 
-def check_submittable(lake: Lake) -> None:
+def check_lake_uri(lake: Lake) -> None:
     """Check that spark-submit on EMR accepts the lake's URI. The check also applies with the embedded EMR."""
-    refused = sorted(set(_NO_URI.findall(lake.uri))) if is_s3(lake.uri) else []
+    refused = sorted(set(_BAD_URI_CHARACTER.findall(lake.uri))) if is_s3(lake.uri) else []
     if refused:
         shown = " ".join(repr(character) for character in refused)
         raise InputError(

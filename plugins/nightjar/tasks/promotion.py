@@ -54,7 +54,7 @@ def promote(run: Run, by: str, config: Config, *, request: str = "", store: Stor
     gain = gate.measure_gain(scores, settings.error_rate) if _is_finite(scores) else None
     numbers = {"gain": asdict(gain) if gain else None, "evaluation_set": scores.evaluation_set}
     text = _measure_text(run, settings, store)
-    reason = gate.reason_against(scores, text, _baselines(stats, settings), settings)
+    reason = gate.why_unfit(scores, text, _baselines(stats, settings), settings)
     reason = reason or _reason_to_keep(champion, scores, gain, config, run)
     if reason:
         return _decided(run, store, promoted=False, why=reason, model=None, **numbers)
@@ -126,7 +126,7 @@ def _reason_to_keep(champion: Champion | None, scores: Scores, gain: gate.Gain |
             f"the champion is now {champion.model[:12]}, but this model was compared {compared}; clear the task score"
             " to compare them"
         )
-    return gate.reason_to_keep(scores, gain, config.promotion)
+    return gate.why_champion_stays(scores, gain, config.promotion)
 
 
 def _why(bits_per_byte: float | None, gain: gate.Gain | None) -> str:

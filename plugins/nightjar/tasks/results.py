@@ -124,7 +124,7 @@ def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | Non
         raise refused[0]
     folder = local_path(folder_uri)
     stats = store.read_json(join(folder_uri, "stats.json")) if "stats.json" in names else {}
-    summary = storable(chosen(stats, SUMMARY))
+    summary = to_storable_json(chosen(stats, SUMMARY))
     if (stats.get("steps") or {}).get("train", {}).get("stopped_by_budget"):
         summary["stopped_by_budget"] = True
     log.info("Copied %s of statistics to %s", counted(len(names), "file"), folder)
@@ -133,7 +133,7 @@ def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | Non
     return {"run_id": run.run_id, "stats_dir": str(folder), **summary}
 
 
-def storable(value: Any) -> Any:
+def to_storable_json(value: Any) -> Any:
     """Return a JSON value in a form that any database of Airflow can store. Numbers that are not finite become None.
 
     PostgreSQL refuses NUL characters, lone surrogates, NaN and infinities. A model may generate NUL characters.
@@ -141,9 +141,9 @@ def storable(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "\ufffd").encode(errors="replace").decode()
     if isinstance(value, list):
-        return [storable(each) for each in value]
+        return [to_storable_json(each) for each in value]
     if isinstance(value, dict):
-        return {storable(key): storable(each) for key, each in value.items()}
+        return {to_storable_json(key): to_storable_json(each) for key, each in value.items()}
     return finite(value)
 
 

@@ -16,7 +16,7 @@ from jobs.results.summary import MOST_CHARACTERS
 from jobs.results.text import one_line
 from nightjar.web import files, runs, sampling
 from nightjar.web.access import READ_RUNS
-from nightjar.web.responses import OF_FILES, asset, message
+from nightjar.web.responses import FILE_HEADERS, asset, message
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def _answer(request: Request, status: int, title: str, text: str) -> Response:
     text = one_line(text, MOST_CHARACTERS)
     if _wants_page(request):
         return message(request, status, title, text)
-    return JSONResponse({"detail": text}, status, headers=OF_FILES)
+    return JSONResponse({"detail": text}, status, headers=FILE_HEADERS)
 
 
 def _wants_page(request: Request) -> bool:

@@ -24,13 +24,13 @@ from jobs.lake.store import Store
 from jobs.lake.uri import join, relative_name
 from nightjar.web.access import READ_LOGS
 from nightjar.web.reading import Source
-from nightjar.web.responses import OF_FILES, respond
+from nightjar.web.responses import FILE_HEADERS, respond
 
 _ROOTS = ("runs", "logs")
 _TEXTS = (".txt", ".json", ".jsonl", ".csv", ".md", ".log")
 _ZIPPED_LOG = ".gz"
 _BLOCK_BYTES = 2**20
-_HEADERS = OF_FILES | {
+_HEADERS = FILE_HEADERS | {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-downloads"
 }
 

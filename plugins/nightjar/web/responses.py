@@ -14,9 +14,9 @@ from jinja2 import Environment, FunctionLoader
 
 from jobs.results import report
 
-OF_FILES = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
+FILE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
 """The headers of all responses."""
-OF_PAGES = OF_FILES | {
+PAGE_HEADERS = FILE_HEADERS | {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
         "base-uri 'none'; frame-ancestors 'self'"
@@ -32,7 +32,7 @@ def respond(request: Request, template: str, status: int = HTTPStatus.OK, /, **v
     base = request.scope["root_path"]
     assets = {name: f"{base}/static/{name}?v={_version(name)}" for name in ASSETS}
     html = _environment().get_template(template).render(base=base, assets=assets, **values)
-    return HTMLResponse(html.encode(errors="replace"), status, headers=OF_PAGES)
+    return HTMLResponse(html.encode(errors="replace"), status, headers=PAGE_HEADERS)
 
 
 def message(request: Request, status: int, title: str, text: str) -> HTMLResponse:
@@ -44,7 +44,7 @@ def asset(name: str) -> Response:
     """Return a file that pages load. The file's address contains its version, so a browser may cache the file."""
     if name not in ASSETS:
         raise HTTPException(HTTPStatus.NOT_FOUND, "no such file")
-    headers = OF_FILES | {"Cache-Control": "private, max-age=86400"}
+    headers = FILE_HEADERS | {"Cache-Control": "private, max-age=86400"}
     return Response(_content(name), media_type=ASSETS[name], headers=headers)
 
 

@@ -159,7 +159,7 @@ def _page_of(request: Request, source: LakeReader, run: Run, part: str | None, q
     }
     if part:
         return respond(request, "live.html", **values)
-    box = {"reason": sampling.why_absent(run, source), "folder": quote(run.folder)}
+    box = {"reason": sampling.why_unavailable(run, source), "folder": quote(run.folder)}
     return respond(request, "run.html", box=box, **values)
 
 

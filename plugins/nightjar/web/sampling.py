@@ -38,7 +38,7 @@ from jobs.lake.uri import is_s3, join, local_path
 from nightjar import settings
 from nightjar.web.access import READ_RUNS
 from nightjar.web.reading import LakeReader, Source
-from nightjar.web.responses import OF_FILES
+from nightjar.web.responses import FILE_HEADERS
 
 NEW_TOKENS = 200
 SECONDS = 90.0
@@ -64,7 +64,7 @@ class Question(BaseModel):
     top_k: int = Field(50, ge=1, le=1_000_000)
 
 
-def why_absent(run: Run, source: LakeReader) -> str:
+def why_unavailable(run: Run, source: LakeReader) -> str:
     """Return why the model of a run cannot be tried here, or "" if it can."""
     if not source.store.exists(join(run.model, MANIFEST)):
         return "This run has no model, or not yet."
@@ -93,7 +93,7 @@ async def try_model(
     if sec_fetch_site not in ("same-origin", "none"):
         raise HTTPException(HTTPStatus.FORBIDDEN, "only the pages of this server may send this request")
     run = await run_in_threadpool(source.run, folder)
-    if reason := await run_in_threadpool(why_absent, run, source):
+    if reason := await run_in_threadpool(why_unavailable, run, source):
         raise HTTPException(HTTPStatus.CONFLICT, reason)
     if len(_running) >= MOST_PROCESSES:
         detail = f"{MOST_PROCESSES} texts are being written for others; try again in some seconds"
@@ -171,7 +171,7 @@ class _Events(StreamingResponse):
     def __init__(self, process: _Process) -> None:
         self._events = process.events()
         _running.add(self)
-        super().__init__(self._events, media_type="text/event-stream", headers=OF_FILES)
+        super().__init__(self._events, media_type="text/event-stream", headers=FILE_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""

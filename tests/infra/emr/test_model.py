@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
-from infra.emr.api import ACTIONS, FROM_MOTO
+from infra.emr.api import ACTIONS, MOTO_ACTIONS
 from infra.emr.faults import KINDS
 from infra.emr.validation import operation
 from tests.infra.emr.answers import CheckedAnswers, check_answer
@@ -115,7 +115,7 @@ def test_every_call_answers_as_the_model_says(emr: Emr, answers: CheckedAnswers)
         emr.wait("TERMINATED", cluster)
         api.list_instances(ClusterId=cluster)
     api.list_clusters(ClusterStates=["TERMINATED"])
-    assert answers.succeeded == set(ACTIONS) | FROM_MOTO
+    assert answers.succeeded == set(ACTIONS) | MOTO_ACTIONS
 
 
 def test_the_check_of_answers_finds_what_is_wrong() -> None:
@@ -179,7 +179,7 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 
 def test_readme_lists_the_calls_that_are_tested() -> None:
-    assert set(rows("Calls")) == set(ACTIONS) | FROM_MOTO
+    assert set(rows("Calls")) == set(ACTIONS) | MOTO_ACTIONS
     assert all(operation(name) for name in rows("Calls"))
 
 

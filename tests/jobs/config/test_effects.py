@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from jobs.config import flat_schema, resolve
-from jobs.config.effects import RULES, Facts, acts, acts_with, explain_inert
+from jobs.config.effects import RULES, Facts, acts, acts_with, explain_without_effect
 from jobs.config.prompts import read_prompts
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DivergedError
@@ -123,7 +123,7 @@ def config_of(settings):
 
 
 def complaints(settings, key, facts=None):
-    return list(explain_inert(config_of(settings), [key], facts or Facts()))
+    return list(explain_without_effect(config_of(settings), [key], facts or Facts()))
 
 
 def test_every_rule_has_a_case_and_a_sentence_in_the_description():
@@ -191,7 +191,7 @@ def test_a_run_that_uses_a_model_names_the_settings_that_do_not_act(task, inert,
     of_training = ("windows.size", "model.num_layers", "train.seed", "embed.size", "promotion.documents")
     assert [key for key in (*inert, *of_training) if acts(config, key, Facts())] == []
     assert all(acts(config, key, Facts()) for key in (*acting, "train.workers", "log_level", "use.task"))
-    (line,) = explain_inert(config, ["train.seed"], Facts())
+    (line,) = explain_without_effect(config, ["train.seed"], Facts())
     assert line == "train.seed=1234 has no effect: it acts only with use.model unset"
 
 

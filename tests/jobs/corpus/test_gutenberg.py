@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.corpus.gutenberg import MarkFinder, between_marks, has_books, keep_bodies
+from jobs.corpus.gutenberg import MarkFinder, between_marks, has_real_marks, keep_bodies
 from jobs.lake.uri import to_uri
 from tests.support.datasets import Pipeline, write_corpus
 
@@ -151,7 +151,7 @@ def test_blocks_of_any_size_give_the_same_marks(data):
     encoded = text.replace("\n", line_end).encode()
     whole = read(MarkFinder(), encoded, len(encoded))
     assert read(MarkFinder(), encoded, data.draw(st.integers(1, 600))) == whole
-    assert has_books(whole)
+    assert has_real_marks(whole)
 
 
 def test_a_long_line_needs_no_memory():

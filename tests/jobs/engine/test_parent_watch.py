@@ -12,10 +12,10 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 CHILD = """
 import signal, sys
-from jobs.engine.parent_watch import end_with_parent
+from jobs.engine.parent_watch import exit_with_parent
 if {deaf}:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-end_with_parent(poll_seconds=0.05, grace_seconds=0.3)
+exit_with_parent(poll_seconds=0.05, grace_seconds=0.3)
 print("ready", flush=True)
 while True:
     pass

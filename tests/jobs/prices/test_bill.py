@@ -13,7 +13,7 @@ from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join
 from jobs.prices.bill import WITHOUT_STEP, Bill, Charge, make_bill
 from jobs.prices.book import SPOT, Price, PriceBook
-from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan, read_uses
+from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan, read_cluster_uses
 
 EAST = "us-east-1"
 BOOK = PriceBook(
@@ -116,7 +116,7 @@ def test_the_record_of_clusters_gives_the_use(run: Run) -> None:
     write(run, 6, used={"region": 3})
     store.write_bytes(join(run.clusters, "0007.json"), b"{")
     asked = 1_795_658_400.0  # 02:00
-    first, second, silent, active = read_uses(run, CONFIG, now=asked + 600)
+    first, second, silent, active = read_cluster_uses(run, CONFIG, now=asked + 600)
     assert first == ended
     assert second.instances == (InstanceSpan("g5.xlarge", SPOT, 0.0, 60.0),)
     assert not silent.is_known
@@ -125,17 +125,17 @@ def test_the_record_of_clusters_gives_the_use(run: Run) -> None:
         (2, asked, asked + 600),
     ]
     assert (active.region, active.disk_gb, active.is_final) == (EAST, 40.0, False)
-    assert len(read_uses(run, CONFIG, is_running=False)) == 3
+    assert len(read_cluster_uses(run, CONFIG, is_running=False)) == 3
 
 
 def test_a_bill_is_of_the_embedded_emr_if_all_its_clusters_were(run: Run) -> None:
     write(run, 1, region=EAST, is_embedded=True)
     write(run, 2, ended=True, used=asdict(use(on_demand(0, 3600), is_embedded=True)))
-    made = bill(*read_uses(run, CONFIG))
+    made = bill(*read_cluster_uses(run, CONFIG))
     assert (made.is_embedded, made.cost_usd) == (True, 0.0)
     assert made.total.usd is not None
     write(run, 3, ended=True, used=asdict(use(on_demand(0, 3600))))
-    mixed = bill(*read_uses(run, CONFIG))
+    mixed = bill(*read_cluster_uses(run, CONFIG))
     assert (mixed.is_embedded, mixed.cost_usd) == (False, mixed.total.usd)
     assert not bill().is_embedded
 
@@ -143,7 +143,7 @@ def test_a_bill_is_of_the_embedded_emr_if_all_its_clusters_were(run: Run) -> Non
 def test_a_cluster_whose_use_is_not_known_makes_the_cost_unknown(run: Run) -> None:
     write(run, 1, ended=True)
     write(run, 2, ended=True, used=asdict(use(on_demand(0, 3600))))
-    made = bill(*read_uses(run, CONFIG))
+    made = bill(*read_cluster_uses(run, CONFIG))
     assert made.total == Charge(3600.0, None)
     expected = "EMR did not report how long the instances of 1 cluster ran; look up the time in EMR's console"
     assert made.problem == expected

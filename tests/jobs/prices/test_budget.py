@@ -193,11 +193,11 @@ def test_a_budget_that_preflight_has_not_seen_is_refused(lake: Lake) -> None:
     run = lake.run("r")
     spend(run, None, start=NOW, ended=False)
     with pytest.raises(
-        InputError, match=r"budget\.usd=3: this budget was set after the task preflight; clear that task"
+        InputError, match=r"budget\.usd=3: this budget was set after preflight had run; clear the task preflight"
     ):
         left(run, config(budget__usd=3))
     budget(run, 1.0)
-    with pytest.raises(InputError, match=r"budget\.usd_month=9: this budget was set after the task preflight"):
+    with pytest.raises(InputError, match=r"budget\.usd_month=9: this budget was set after preflight had run"):
         left(run, config(budget__usd_month=9))
 
 

@@ -29,7 +29,7 @@ def drawn(random, count, gain, size_spread=1.2, spread=0.03):
 
 
 def promoted(scores, settings=SETTINGS):
-    return not gate.reason_to_keep(scores, gate.measure_gain(scores, settings.error_rate), settings)
+    return not gate.why_champion_stays(scores, gate.measure_gain(scores, settings.error_rate), settings)
 
 
 @pytest.mark.long
@@ -54,9 +54,9 @@ def test_the_same_model_stays_and_a_gain_that_is_not_worth_a_change_too():
     same = [(100.0 + index, 100.0 + index) for index in range(50)]
     gain = gate.measure_gain(scores_of(same), 0.05)
     assert (gain.value, gain.lower) == (0, 0)
-    assert "is 0.00% lower" in gate.reason_to_keep(scores_of(same), gain, SETTINGS)
+    assert "is 0.00% lower" in gate.why_champion_stays(scores_of(same), gain, SETTINGS)
     little = scores_of([(champion * 0.9999, champion) for _, champion in same])
-    assert "is 0.01% lower" in gate.reason_to_keep(little, gate.measure_gain(little, 0.05), SETTINGS)
+    assert "is 0.01% lower" in gate.why_champion_stays(little, gate.measure_gain(little, 0.05), SETTINGS)
     much = scores_of([(champion * 0.99, champion) for _, champion in same])
     assert promoted(much)
 
@@ -69,18 +69,18 @@ def test_a_retry_decides_in_the_same_way():
 
 def test_few_documents_and_a_champion_without_scores_keep_the_champion():
     few = scores_of([(70.0 + index % 3, 100.0) for index in range(gate.LEAST_DOCUMENTS - 1)])
-    assert gate.reason_to_keep(few, gate.measure_gain(few, 0.05), SETTINGS) == (
+    assert gate.why_champion_stays(few, gate.measure_gain(few, 0.05), SETTINGS) == (
         "the evaluation set has 19 documents, which weigh as much as 19 of equal size, but a comparison needs 20"
     )
     uneven = scores_of([(700_000.0, 1_000_000.0), *[(70.0 + index % 3, 100.0) for index in range(100)]])
-    assert "which weigh as much as 1 of equal size" in gate.reason_to_keep(
+    assert "which weigh as much as 1 of equal size" in gate.why_champion_stays(
         uneven, gate.measure_gain(uneven, 0.05), SETTINGS
     )
     one = scores_of([(50.0, 100.0)])
-    assert "has 1 document," in gate.reason_to_keep(one, gate.measure_gain(one, 0.05), SETTINGS)
+    assert "has 1 document," in gate.why_champion_stays(one, gate.measure_gain(one, 0.05), SETTINGS)
     without = scores_of([(1.0, None)] * 30, not_compared="the champion predicts embeddings")
     assert gate.measure_gain(without, 0.05) is None
-    assert gate.reason_to_keep(without, None, SETTINGS) == "the champion predicts embeddings"
+    assert gate.why_champion_stays(without, None, SETTINGS) == "the champion predicts embeddings"
 
 
 def rows(*texts, prompt="a"):
@@ -103,10 +103,10 @@ def rows(*texts, prompt="a"):
 def test_a_model_that_is_no_good_is_refused_whatever_the_champion_is(change, message):
     given = {"scores": scores_of([(1.0, 2.0)]), "text": GOOD, "baselines": {"unigram": (4.0, 5.0)}, **change}
     settings = PromotionConfig(max_unknown=0.1)
-    assert message in gate.reason_against(**given, settings=settings)
+    assert message in gate.why_unfit(**given, settings=settings)
 
 
 def test_a_good_model_is_not_refused():
     text = gate.measure_text([*rows("to be or not"), *rows("fine text", "", prompt="b")], ("b",), 0.5)
     assert (text.repetition, text.unknown, text.bad_prompts) == (0, 0, ())
-    assert gate.reason_against(scores_of([(1.0, 2.0)]), text, {"unigram": (4.0, 5.0)}, SETTINGS) == ""
+    assert gate.why_unfit(scores_of([(1.0, 2.0)]), text, {"unigram": (4.0, 5.0)}, SETTINGS) == ""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import InputError
-from jobs.sources.contents import is_markup, nul_bytes_of_no_text, refuse_other_content
+from jobs.sources.contents import is_markup, nul_bytes_if_binary, refuse_other_content
 from tests.support.datasets import PASSAGE
 
 TEXTS = {
@@ -139,9 +139,9 @@ def test_text_that_only_begins_alike_is_taken(text):
 
 
 def test_blocks_of_nul_bytes():
-    assert nul_bytes_of_no_text(bytes(100)) == 100
-    assert nul_bytes_of_no_text(b"a" * 91 + bytes(9)) == 0
-    assert nul_bytes_of_no_text(b"") == 0
+    assert nul_bytes_if_binary(bytes(100)) == 100
+    assert nul_bytes_if_binary(b"a" * 91 + bytes(9)) == 0
+    assert nul_bytes_if_binary(b"") == 0
 
 
 def test_markup_is_recognized():

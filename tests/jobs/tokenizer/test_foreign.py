@@ -60,7 +60,7 @@ def test_these_are_not_encoded_by_gigatoken(name):
      "unreached words", "other id", "end of word", "normalized added tokens"],
 )  # fmt: skip
 def test_probe_texts_alone_show_that_ids_differ(name, monkeypatch):
-    monkeypatch.setattr(encoders, "part_not_applied", lambda definition: "")
+    monkeypatch.setattr(encoders, "unsupported_part", lambda definition: "")
     assert fast_encoder(Definition.parse(make(name))) == (None, "gigatoken gives other ids for the probe texts")
 
 

@@ -27,7 +27,7 @@ RUNS = {
 }
 
 
-def words_of(text):
+def message_of(text):
     """Return the words of GPT-2's pattern, by Hugging Face `tokenizers`."""
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return [text[start:end] for _, (start, end) in splitter.pre_tokenize_str(text)]
@@ -44,9 +44,9 @@ def test_a_long_word_is_cut_and_counted(kind):
     cut = cutter.cut(text.encode()).decode()
     assert cut.replace(SEPARATOR, "") == text
     assert cutter.num_cut == 1
-    assert cutter.longest == max(len(word.encode()) for word in words_of(text)) > MAX_WORD_BYTES
+    assert cutter.longest == max(len(word.encode()) for word in message_of(text)) > MAX_WORD_BYTES
     assert cut.count(SEPARATOR) == (cutter.longest - 1) // MAX_WORD_BYTES
-    parts = [word for part in cut.split(SEPARATOR) for word in words_of(part)]
+    parts = [word for part in cut.split(SEPARATOR) for word in message_of(part)]
     assert max(len(word.encode()) for word in parts) <= MAX_WORD_BYTES + 4
 
 
@@ -56,7 +56,7 @@ def test_exactly_the_long_words_are_cut(parts):
     text = "".join(run(kind, length, seed) for seed, (kind, length) in enumerate(parts))
     cutter = WordCutter(SEPARATOR.encode())
     cut = cutter.cut(text.encode())
-    long = [len(word.encode()) for word in words_of(text) if len(word.encode()) > MAX_WORD_BYTES]
+    long = [len(word.encode()) for word in message_of(text) if len(word.encode()) > MAX_WORD_BYTES]
     assert (cutter.num_cut, cutter.longest) == (len(long), max(long, default=0))
     assert cut.decode().replace(SEPARATOR, "") == text
     if not long:

@@ -247,7 +247,7 @@ def test_a_cleared_run_keeps_its_configuration_and_takes_the_deployment_anew(put
 )
 def test_a_lake_that_spark_submit_refuses_is_refused_before(name):
     with pytest.raises(InputError, match=r"^NIGHTJAR_LAKE: s3://lakes/.* spark-submit on EMR refuses such") as caught:
-        preflight.check_submittable(Lake(f"s3://lakes/{name}"))
+        preflight.check_lake_uri(Lake(f"s3://lakes/{name}"))
     assert "\n" not in str(caught.value)
 
 
@@ -330,7 +330,7 @@ def test_a_budget_may_be_raised_when_a_run_is_cleared(put, lake_uri, emr_at_home
 
 @pytest.mark.parametrize("uri", ["s3://lakes/night-1/a_b.c=d", "s3://lakes", "s3://lakes/läke", "file:///my%20lake"])
 def test_other_lakes_are_accepted(uri):
-    preflight.check_submittable(Lake(uri))
+    preflight.check_lake_uri(Lake(uri))
 
 
 def test_nothing_is_written_when_a_check_fails(aws, tmp_path):

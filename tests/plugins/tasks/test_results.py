@@ -176,7 +176,7 @@ def test_a_summary_for_airflow_has_no_number_that_json_lacks(lake_uri, tmp_path,
 
 def test_what_a_database_refuses_is_replaced():
     value = {"a\0": ["\ud800 é", float("nan"), {"b": float("-inf")}], "c": 1.5}
-    assert results.storable(value) == {"a\ufffd": ["? é", None, {"b": None}], "c": 1.5}
+    assert results.to_storable_json(value) == {"a\ufffd": ["? é", None, {"b": None}], "c": 1.5}
 
 
 @pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", None])
