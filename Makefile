@@ -85,7 +85,7 @@ DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
 lint: setup ## Check format, lint, types and imports, without running a test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(RUN) -m mypy dags jobs plugins infra tests/support
+	$(RUN) -m mypy dags docs jobs plugins infra tests/support
 	.venv/bin/lint-imports --no-logo
 	$(DEPTRY) jobs --requirements-files requirements/job.in,requirements/torch.txt
 	$(DEPTRY) dags plugins jobs/config jobs/lake jobs/metrics jobs/prices jobs/results jobs/sources --requirements-files requirements/airflow.in \

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -58,8 +58,8 @@ def settings() -> str:
     parts.append("## Presets\n\nA preset changes these defaults.\n")
     for name in preset_names():
         text = (ROOT / "jobs" / "config" / "presets" / f"{name}.toml").read_text("utf-8")
-        rows = [(f"`{key}`", _code(value)) for key, value in flatten(tomllib.loads(text))]
-        parts.append(f"### {name}\n\n" + _table(("setting", "value"), rows))
+        changes = [(f"`{key}`", _code(value)) for key, value in flatten(tomllib.loads(text))]
+        parts.append(f"### {name}\n\n" + _table(("setting", "value"), changes))
     return _page(parts)
 
 
@@ -152,7 +152,7 @@ def _option(option: Any) -> tuple[str, str, str, str]:
     return names, " ".join((option.help or "").split()), values, ", ".join(filter(None, notes))
 
 
-def _type(value: dict[str, Any]) -> str:
+def _type(value: Mapping[str, Any]) -> str:
     if "enum" in value:
         return ", ".join(f"`{choice}`" for choice in value["enum"])
     types = value.get("type", "")
