@@ -12,7 +12,8 @@ from tests.support.handmade import train_tokenizer
 def untrained_model(seed: int = 0, *, is_endless: bool = False) -> tuple[Llama, Tokenizer]:
     """Return a model whose weights make flat distributions, so that draws differ, and its tokenizer.
 
-    In an endless model, the first feature of all states is positive, and that of the end-of-text token the smallest.
+    In an endless model, the first feature of all states is positive, and that of the end-of-text token the smallest. The
+    weight of this feature makes the probability of that token about 1e-10.
     """
     tokenizer = train_tokenizer()
     config = LlamaConfig(
@@ -28,7 +29,7 @@ def untrained_model(seed: int = 0, *, is_endless: bool = False) -> tuple[Llama, 
             model.embeddings[:, 0] = 3
             model.embeddings[tokenizer.end_of_text] = 0
             model.embeddings[tokenizer.end_of_text, 0] = 0.3
-            model.model.norm.weight[0] = 1
+            model.model.norm.weight[0] = 4
             for name, parameter in model.named_parameters():
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
                     parameter[0] = 0

@@ -111,7 +111,7 @@ def test_retry_after_a_failure_submits_a_new_step(start, aws, cluster):
     assert attempts(aws, cluster) == [1, 2]
 
 
-WAITS = "Waiting for the answer to AddJobFlowSteps"
+WAITS = "Waiting for the answer to the request AddJobFlowSteps"
 
 
 @pytest.fixture
