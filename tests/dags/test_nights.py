@@ -116,7 +116,7 @@ def test_the_turn_of_a_run_that_airflow_does_not_know_is_taken_over_and_a_failed
     done = headless(lake, {"spark.app_name": "fail:tokenize"})
     assert done.code == 1
     assert "Waiting for" not in done.log
-    assert "The turn of run n-1 of the DAG train_llm" in done.log
+    assert "Taking over the turn of run n-1 of the DAG train_llm" in done.log
     turn, _ = turns.read_turn(Pipeline.of(done.run), store())
     assert (turn.run_id, turn.ended is not None) == (done.run.run_id, True)
 
