@@ -184,7 +184,8 @@ def plan_window_shards(
 ) -> list[WindowShardPlan]:
     """Plan the window shards of one side, each of about `shard_tokens` tokens of the stream.
 
-    `units` holds the number of units of the side in each token shard (see `SideTally.units`).
+    `units` lists how many tokens of each token shard belong to the side. If windows lie inside documents, it lists how
+    many windows (see `SideTally.units`).
     """
     in_stream = rule.over == "stream"
     num_units = sum(units)

@@ -119,8 +119,8 @@ class LossWatch:
             if len(killed) > self._executors and not ended:
                 ended = True
                 log.error(
-                    "%s containers of the same size were killed because they used too much memory, and the application"
-                    " has only %s executors: the job is ended",
+                    "%d containers were killed because they used too much memory, more than the %d executors of the"
+                    " application; new containers have the same size, so the job is cancelled",
                     len(killed),
                     self._executors,
                 )

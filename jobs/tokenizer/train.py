@@ -63,7 +63,7 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
     cutter = WordCutter(END_OF_TEXT.encode())
     text = END_OF_TEXT.encode().join(map(cutter.cut, documents))
     if cutter.num_cut:
-        log.warning("words of more than %d bytes were cut to train the vocabulary (number: %d, longest: %d bytes)",
+        log.warning("words of more than %d bytes were divided before BPE was trained (number: %d, longest: %d bytes)",
                     MAX_WORD_BYTES, cutter.num_cut, cutter.longest)  # fmt: skip
     with _silence():
         _, merges = gigatoken.train_bpe(text, vocab_size, [END_OF_TEXT])

@@ -76,7 +76,7 @@ def test_a_long_word_is_trained_as_its_pieces(caplog):
     assert train_bpe([word], 2000) == train_bpe(pieces, 2000)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "words of more than 1024 bytes were cut to train the vocabulary (number: 1, longest: 300000 bytes)"
+        "words of more than 1024 bytes were divided before BPE was trained (number: 1, longest: 300000 bytes)"
     )
 
 
