@@ -12,8 +12,8 @@ from tests.support.handmade import train_tokenizer
 def untrained_model(seed: int = 0, *, is_endless: bool = False) -> tuple[Llama, Tokenizer]:
     """Return a model whose weights make flat distributions, so that draws differ, and its tokenizer.
 
-    In an endless model, the first feature of all states is positive, and that of the end-of-text token the smallest. The
-    weight of this feature makes the probability of that token about 1e-10.
+    In an endless model, the first feature of all states is positive, and that of the end-of-text token is the smallest.
+    The weight of this feature makes the probability of that token about 1e-10.
     """
     tokenizer = train_tokenizer()
     config = LlamaConfig(
