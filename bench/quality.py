@@ -29,7 +29,7 @@ from jobs.lake.layout import Lake
 from jobs.lake.uri import to_uri
 from jobs.pipeline import read_config, run_step, start_run
 from jobs.tokenizer.train import train_bpe
-from jobs.training.metrics import read_parts
+from jobs.training.metrics_writer import read_parts
 
 Result = TypeVar("Result")
 VALID_FRACTION = 0.1

@@ -22,9 +22,9 @@ from jobs.config import Config, SparkConfig
 from jobs.engine.base import WorkerContext, single_worker
 from jobs.engine.spark import SparkEngine
 from jobs.lake.layout import Lake, Run
-from jobs.metrics.training import StepRow
+from jobs.metrics.columns import StepRow
 from jobs.steps import train
-from jobs.training.metrics import read_parts
+from jobs.training.metrics_writer import read_parts
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics, train_tokenizer
 
 PAIRS = 3

@@ -22,7 +22,7 @@ from jobs.sources.earlier import inherits
 from jobs.sources.fixed_split import decided_seed
 from jobs.sources.listing import list_corpus
 from jobs.sources.names import to_corpus
-from jobs.statistics.stats import write_step
+from jobs.statistics.writer import write_step
 from jobs.training.inputs import check_training_inputs
 
 log = logging.getLogger(__name__)

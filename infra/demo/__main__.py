@@ -27,7 +27,7 @@ from jobs.errors import InputError, NightjarError
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, local_path, readable, to_uri
-from jobs.metrics.training import length_text
+from jobs.metrics.columns import length_text
 from jobs.results.rows import losses_of, read_curves
 from jobs.results.summary import read_summary
 from jobs.results.text import sparkline

@@ -54,7 +54,7 @@ def run(
     """
     from jobs.lake.models import read_used
     from jobs.lake.uri import join, readable
-    from jobs.metrics.training import baselines_text
+    from jobs.metrics.columns import baselines_text
 
     new = NewRun(corpus, lake, preset, config_file, settings, run_id, project)
     started, stats = run_to_the_end(new, engine, master)

@@ -3,6 +3,8 @@
 Each document gets a draw, a number from 0 to 1, and is for validation if the draw is below a threshold. Long documents
 are cut into pieces, each with a draw of its own. Between neighbouring pieces on different sides, some tokens are left
 out: the gap. The rule needs only a shard and its entry in the manifest, so each task can split its own shards.
+
+`split_share` chooses the method and the threshold. With ``windows.split=fixed``, `fixed_split` decides instead.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, TypedDict
 
 from jobs.metrics import Metric, Show, names
-from jobs.metrics.training import HEADLINE, LOSS_UNIT, Quality
+from jobs.metrics.columns import HEADLINE, LOSS_UNIT, Quality
 
 
 class StepStats(TypedDict, total=False):

@@ -12,8 +12,8 @@ from typing import Any
 
 from jobs.lake.strict_json import as_number
 from jobs.metrics import Metric, metrics_of
+from jobs.metrics.columns import BASELINE_LOSSES, EvaluationRow
 from jobs.metrics.stats import StageRow, TokenizeStats, WindowsStats
-from jobs.metrics.training import BASELINE_LOSSES, EvaluationRow
 from jobs.results.rows import Row
 from jobs.results.svg import Bars, Curves, Line
 from jobs.results.text import one_line, readable, with_unit

@@ -22,8 +22,8 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.strict_json import as_number
 from jobs.lake.uri import join
 from jobs.metrics import Show, metrics_of, names
+from jobs.metrics.columns import EvaluationRow
 from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, StageRow
-from jobs.metrics.training import EvaluationRow
 from jobs.results import figures
 from jobs.results.rows import LiveParts, Row, read_csv, read_curves
 from jobs.results.summary import MOST_CHARACTERS, Status, Summary, read_object, read_summary, settings_of

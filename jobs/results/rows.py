@@ -19,7 +19,7 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.strict_json import as_number
 from jobs.lake.uri import base_name, join
 from jobs.metrics import metrics_of
-from jobs.metrics.training import EvaluationRow, StepRow
+from jobs.metrics.columns import EvaluationRow, StepRow
 
 Row = Mapping[str, Any]
 MAX_INTERVALS = 100

@@ -21,7 +21,7 @@ from jobs.lake.outcome import Outcome, parse_outcome
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.strict_json import as_number
 from jobs.lake.uri import base_name, join, relative_name
-from jobs.metrics.training import BASELINE_LOSSES
+from jobs.metrics.columns import BASELINE_LOSSES
 from jobs.prices.bill import Bill, make_bill
 from jobs.prices.book import shown_prices
 from jobs.prices.metering import cluster_uses, read_cluster_uses, read_records

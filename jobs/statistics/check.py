@@ -18,7 +18,7 @@ from jobs.lake import store
 from jobs.lake.retry import one_line
 from jobs.lake.uri import join
 from jobs.metrics import Metric, Order, metrics_of
-from jobs.metrics.training import EvaluationRow
+from jobs.metrics.columns import EvaluationRow
 
 Column = Sequence[float]
 

@@ -14,7 +14,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from jobs.metrics import metrics_of
-from jobs.metrics.training import StepRow
+from jobs.metrics.columns import StepRow
 
 NAME = "events.out.tfevents.nightjar"
 """TensorBoard reads files with ``tfevents`` in their name."""

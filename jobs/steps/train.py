@@ -18,7 +18,7 @@ from jobs.lake.manifest import Manifest
 from jobs.lake.models import LINEAGE
 from jobs.lake.runs import used_datasets
 from jobs.lake.uri import base_name
-from jobs.metrics.training import baselines_text, length_text
+from jobs.metrics.columns import baselines_text, length_text
 from jobs.model.kinds import build_model
 from jobs.model_io.archive import pack
 from jobs.model_io.card import card_stats, write_card
@@ -29,7 +29,7 @@ from jobs.training.checkpoint import load_final_weights
 from jobs.training.job import TrainingJob
 from jobs.training.lineage import describe_lineage
 from jobs.training.local_sgd.driver import clean_up
-from jobs.training.metrics import compact, summarize
+from jobs.training.metrics_writer import compact, summarize
 from jobs.training.record import read_replayed
 from jobs.training.warm_start import locate_start
 

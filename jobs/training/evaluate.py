@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jobs.datasets.windows import WindowSet
-from jobs.metrics.training import Quality
+from jobs.metrics.columns import Quality
 from jobs.model.language_model import LanguageModel
 from jobs.training.job import TrainingData
 from jobs.training.learner import Learner

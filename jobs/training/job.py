@@ -12,7 +12,7 @@ from jobs.datasets.windows import SIDES, WindowSet, find_windows
 from jobs.errors import reading
 from jobs.lake.layout import Lake, Run
 from jobs.metrics import chosen
-from jobs.metrics.training import Position, Quality
+from jobs.metrics.columns import Position, Quality
 from jobs.model.language_model import DataShape
 from jobs.training.machine import Machine
 from jobs.training.order import SampleOrder, seed_from

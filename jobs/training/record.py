@@ -18,7 +18,7 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.strict_json import to_json
 from jobs.lake.uri import base_name
-from jobs.metrics.training import StepRow
+from jobs.metrics.columns import StepRow
 
 
 @dataclass(frozen=True)

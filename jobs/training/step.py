@@ -12,7 +12,7 @@ import torch
 
 from jobs.config import TrainConfig
 from jobs.errors import DivergedError
-from jobs.metrics.training import BatchRow
+from jobs.metrics.columns import BatchRow
 from jobs.training.job import TrainingData, TrainingJob
 from jobs.training.learner import Learner
 from jobs.training.memory import resident_bytes

@@ -13,14 +13,14 @@ import time
 import torch
 
 from jobs.engine.base import WorkerContext
-from jobs.metrics.training import BatchRow, Quality
+from jobs.metrics.columns import BatchRow, Quality
 from jobs.training.checkpoint import Checkpoints, TrainingState, latest_checkpoint, load_checkpoint
 from jobs.training.evaluate import baselines, scores, to_metrics
 from jobs.training.job import TrainingJob, TrainingResult
 from jobs.training.learner import Learner, choose_device
 from jobs.training.machine import this_machine
 from jobs.training.memory import keep_freed_memory, peak_resident_bytes
-from jobs.training.metrics import MetricsWriter
+from jobs.training.metrics_writer import MetricsWriter
 from jobs.training.order import batch_of_step
 from jobs.training.process_group import Group, join_group
 from jobs.training.step import Trainer, train_step

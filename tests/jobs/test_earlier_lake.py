@@ -17,7 +17,7 @@ from jobs.lake.layout import Lake
 from jobs.lake.runs import find_run
 from jobs.lake.uri import base_name, join
 from jobs.model_io.folder import load_model
-from jobs.statistics.stats import read_steps
+from jobs.statistics.writer import read_steps
 
 pytestmark = pytest.mark.slow
 

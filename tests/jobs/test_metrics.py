@@ -6,8 +6,8 @@ import pytest
 
 from jobs.lake.strict_json import to_jsonl
 from jobs.metrics import Order, Show, metrics_of, names
+from jobs.metrics.columns import BASELINE_LOSSES, EvaluationRow, StepRow, baselines_text, length_text
 from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, ExecutorRow, StageRow
-from jobs.metrics.training import BASELINE_LOSSES, EvaluationRow, StepRow, baselines_text, length_text
 
 
 @pytest.mark.parametrize("table", [StepRow, EvaluationRow, StageRow, ExecutorRow, *STATISTICS.values()])

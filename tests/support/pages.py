@@ -21,7 +21,7 @@ from jobs.lake.lock import locked
 from jobs.lake.outcome import Outcome
 from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join
-from jobs.metrics.training import StepRow
+from jobs.metrics.columns import StepRow
 from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from jobs.results.rows import read_parts
 from nightjar.emr.records import ClusterRecords

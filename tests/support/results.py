@@ -7,7 +7,7 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join
-from jobs.statistics.stats import write_step
+from jobs.statistics.writer import write_step
 
 TOKENIZE = {
     "num_files": 3, "num_documents": 38_942, "num_empty_documents": 12, "num_duplicate_documents": 40,

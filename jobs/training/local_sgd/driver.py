@@ -25,7 +25,7 @@ from jobs.engine.base import Engine, Result
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import join
-from jobs.metrics.training import Quality
+from jobs.metrics.columns import Quality
 from jobs.training.checkpoint import MODEL, Checkpoints, TrainingState, latest_checkpoint, load_checkpoint
 from jobs.training.evaluate import baselines, to_metrics
 from jobs.training.job import TrainingJob, TrainingResult
@@ -43,7 +43,7 @@ from jobs.training.local_sgd.round import (
 from jobs.training.local_sgd.task import clear_cache, train_part, validate_part
 from jobs.training.machine import this_machine
 from jobs.training.memory import peak_resident_bytes
-from jobs.training.metrics import MetricsWriter
+from jobs.training.metrics_writer import MetricsWriter
 from jobs.training.supervision.shutdown import ShutdownSignal
 from jobs.training.warm_start import initial_model
 

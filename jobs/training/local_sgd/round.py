@@ -19,7 +19,7 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.manifest import FileEntry
 from jobs.lake.uri import join
-from jobs.metrics.training import BatchRow, RoundCost
+from jobs.metrics.columns import BatchRow, RoundCost
 from jobs.training.machine import Machine
 
 DELTA, STATE = "delta", "state"

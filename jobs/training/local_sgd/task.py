@@ -23,7 +23,7 @@ from jobs.lake.cache import cache_folder
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.uri import join
-from jobs.metrics.training import BatchRow
+from jobs.metrics.columns import BatchRow
 from jobs.model.kinds import build_model
 from jobs.training.checkpoint import MODEL, OPTIMIZER, load_optimizer_tensors, optimizer_tensors, read_part
 from jobs.training.evaluate import scores

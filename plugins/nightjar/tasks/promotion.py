@@ -19,7 +19,7 @@ from jobs.lake.champion import Champion, Change, change_champion, copy_model, re
 from jobs.lake.layout import Pipeline, Run
 from jobs.lake.store import Store
 from jobs.lake.strict_json import finite
-from jobs.metrics.training import BASELINE_LOSSES
+from jobs.metrics.columns import BASELINE_LOSSES
 from jobs.results import gate
 from jobs.results.scores import NATS, Scores, read_scores
 from nightjar import aws

@@ -16,7 +16,7 @@ from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path, to_uri
 from jobs.metrics import metrics_of
 from jobs.metrics.stats import STATISTICS
-from jobs.statistics.stats import read_steps
+from jobs.statistics.writer import read_steps
 from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from jobs.lake.manifest import Manifest
 from jobs.lake.strict_json import NotFiniteError, finite, not_finite, to_json, to_jsonl
 from jobs.pipeline import run_step
 from jobs.results.rows import read_parts
-from jobs.statistics.stats import read_steps
+from jobs.statistics.writer import read_steps
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(),

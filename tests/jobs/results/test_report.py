@@ -29,7 +29,7 @@ from jobs.metrics.stats import STATISTICS
 from jobs.results.pictures import picture_of
 from jobs.results.report import read_report, to_html
 from jobs.results.table import cells
-from jobs.statistics.stats import write_step
+from jobs.statistics.writer import write_step
 from tests.support.results import configure, finish, stage, training_row, write_rows
 from tests.support.waiting import PATIENCE_SECONDS
 

@@ -11,7 +11,7 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import local_path
-from jobs.metrics.training import QUALITY
+from jobs.metrics.columns import QUALITY
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints
 from jobs.training.job import TrainingData, TrainingJob

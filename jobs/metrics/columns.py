@@ -1,6 +1,7 @@
-"""The metrics of training: a row for each optimizer step, and the rows of ``metrics.csv``.
+"""The columns of ``metrics.csv``, and the metrics of each optimizer step from which they are computed.
 
-To add a column to ``metrics.csv``, add a field to `EvaluationRow`.
+To add a column to ``metrics.csv``, add a field to `EvaluationRow`. A column without ``over`` has the value of the last
+step, so a new quantity needs a field in `StepRow`, too.
 """
 
 from __future__ import annotations

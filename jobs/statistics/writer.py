@@ -18,8 +18,8 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import join
 from jobs.metrics import Show, names
+from jobs.metrics.columns import EvaluationRow
 from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow
-from jobs.metrics.training import EvaluationRow
 from jobs.results.pictures import write_pictures
 from jobs.results.report import read_report, to_html
 from jobs.results.rows import evaluation_rows, read_parts

@@ -4,7 +4,7 @@ from jobs.config import TrainConfig
 from jobs.lake.layout import Lake
 from jobs.lake.lock import locked
 from jobs.results.summary import Status, read_summary
-from jobs.training.metrics import MetricsWriter
+from jobs.training.metrics_writer import MetricsWriter
 from jobs.training.schedule import Schedule
 from tests.support.results import configure, training_row
 

@@ -1,6 +1,7 @@
 """The metrics of a training: one row for each step, written while training runs, and summarized at its end.
 
-The rows of a few seconds are written together to one file, a part. `jobs.results.rows` reads the parts.
+The rows of a few seconds are written together to one file, a part. `jobs.results.rows` reads the parts. The metrics are
+defined in `jobs.metrics.columns`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from jobs.lake.layout import Run
 from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import base_name, join
 from jobs.metrics import chosen
-from jobs.metrics.stats import TrainStats
-from jobs.metrics.training import (
+from jobs.metrics.columns import (
     BASELINE_LOSSES,
     QUALITY,
     BatchRow,
@@ -26,6 +26,7 @@ from jobs.metrics.training import (
     StepRow,
     baselines_text,
 )
+from jobs.metrics.stats import TrainStats
 from jobs.results.rows import read_parts
 from jobs.training.schedule import Schedule
 

@@ -10,10 +10,10 @@ from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join, local_path, to_uri
-from jobs.metrics.training import nearest_rank
+from jobs.metrics.columns import nearest_rank
 from jobs.pipeline import Progress
 from jobs.results.rows import evaluation_rows
-from jobs.statistics.stats import to_csv, to_lines, write_step
+from jobs.statistics.writer import to_csv, to_lines, write_step
 
 
 def read_csv(run, name):
