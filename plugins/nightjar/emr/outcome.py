@@ -1,7 +1,7 @@
 """Find out how a step ended: from the outcome that its driver wrote to the lake, or else from EMR's logs.
 
 The outcome is preferred. EMR uploads logs only minutes after a step has ended, and a new EMR release may word the exit
-code in the log differently.
+code in the log differently. The exit code decides whether a failed step is retried (`StepFailure.error`).
 """
 
 from __future__ import annotations
