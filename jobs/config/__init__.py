@@ -62,7 +62,7 @@ PREFIX = "NIGHTJAR_"
 RUN_KEYS = ("corpus", "preset")
 """Keys of a configuration file that are not settings: the corpus and the preset of the run."""
 INT8_MULTIPLE = 16
-"""The row length of a matrix must be a multiple of this, because torch's int8 kernel reads so many values at a time."""
+"""The row length of a matrix must be a multiple of this number: torch's int8 kernel reads 16 values at a time."""
 _PRESETS = files("jobs.config") / "presets"
 
 

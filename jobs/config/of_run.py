@@ -173,7 +173,7 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _deployment(config: Config) -> dict[str, Any]:
-    """Return the settings of the deployment, and the keys of those that were set outside the preset."""
+    """Return the deployment settings. The key ``chosen`` lists those that a person has set."""
     chosen = [key for key in config.chosen if is_deployment(key)]
     sections = config.model_dump(mode="json", include=set(DEPLOYMENT))
     return {"chosen": chosen, **sections, _DEVICE: config.train.device}

@@ -19,7 +19,7 @@ from jobs.errors import counted
 from jobs.results.scores import Scores
 
 RESAMPLES = 2000
-"""Number of resampled sets of documents. With so many, the standard error of an error rate of 0.05 is about 0.005."""
+"""Number of resampled sets of documents. The standard error of an error rate of 0.05 is then about 0.005."""
 LEAST_DOCUMENTS = 20
 """Minimum value of `Gain.num_equal` for a comparison. With less, the bootstrap exceeds its error rate."""
 NGRAM = 4

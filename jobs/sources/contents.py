@@ -120,7 +120,7 @@ def refuse_other_content(uri: str, name: str, beginning: bytes, field: str) -> N
 
 
 def nul_bytes_if_binary(block: bytes) -> int:
-    """Return the number of NUL bytes in a block if they are so many that the block is binary. Otherwise return 0."""
+    """Return the number of NUL bytes in a block if their share shows that the block is binary. Otherwise return 0."""
     num_nul = block.count(b"\0")
     return num_nul if num_nul >= max(1, len(block) * _BINARY_SHARE) else 0
 
