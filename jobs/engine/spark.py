@@ -52,6 +52,8 @@ SETTINGS = {
     "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(2**28),
     "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(2**25),
     "spark.ui.retainedStages": "100000",  # each round of training is a stage, and ``spark.csv`` lists all stages
+    # By default, the status store may lack the last 100 ms of events while an executor still runs a task.
+    "spark.ui.liveUpdate.period": "0s",
     "spark.python.worker.faulthandler.enabled": "true",  # sends a lost worker's crash report to the driver
 }
 

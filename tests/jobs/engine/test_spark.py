@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from zipimport import zipimporter
@@ -18,6 +19,7 @@ from jobs.engine.spark import SETTINGS, TASKS_PER_SLOT, SparkEngine
 from jobs.errors import DivergedError, InputError, WorkerLostError
 from jobs.training.supervision.watchdog import watch
 from tests.jobs.engine.test_inline import fail, fail_first, gather
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.spark
 
@@ -171,6 +173,28 @@ def test_metrics_of_executors_and_their_cache(engine):
     assert after["cached_memory_bytes"] > 10_000
     assert after["tasks"] >= before["tasks"] + 2  # tasks of the worker groups that were killed above may end meanwhile
     cached.unpersist(blocking=True)
+
+
+def test_metrics_of_executors_while_a_task_runs(engine, tmp_path):
+    """By default, Spark's status store may lack the last 100 ms of events while an executor still runs a task."""
+    end = tmp_path / "end"
+    long_task = engine._context.parallelize([str(end)], 1).map(wait_for_file)
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(long_task.collect)
+        try:
+            until(lambda: engine._context.statusTracker().getActiveStageIds(), what="the task runs")
+            for _ in range(5):
+                cached = engine._context.parallelize(["a", "b"], 2)._jrdd.cache()  # no Python: milliseconds
+                assert cached.count() == 2
+                assert engine.executors()[0]["cached_rdd_blocks"] == 2
+                cached.unpersist(True)
+        finally:
+            end.touch()
+            running.result()
+
+
+def wait_for_file(path):
+    until(lambda: Path(path).exists(), what=path)
 
 
 def test_metrics_of_stages_equal_those_of_the_event_log(engine, event_log, tmp_path):
