@@ -110,6 +110,10 @@ check: lint ## Run 'make lint', and the tests of imports, lock files and secrets
 test: lint .cache/axe/made ## Run what 'make check' runs, and every test of less than about ten seconds; CI runs this
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15
 
+.PHONY: test-random
+test-random: setup ## Run the tests of properties with random examples, other ones each time
+	$(RUN_PIPELINE) -m pytest $(PARALLEL) --hypothesis-profile random -m hypothesis
+
 .PHONY: coverage
 coverage: setup ## Run every test with coverage (a quarter slower), and show the lines of jobs that no test reached
 	$(RUN_PIPELINE) -m pytest --cov --cov-report term-missing:skip-covered $(PARALLEL) -m "long or not long"

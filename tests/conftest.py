@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from infra.emr.jvm import SMALL_JVM, with_archive
@@ -34,6 +35,12 @@ os.environ.update(
     # Several processes train at the same time on few cores.
     OMP_NUM_THREADS="1",
 )
+
+# By default, hypothesis tries the same examples each time, so that no unrelated change fails by chance. With the other
+# profile, `make test-random` tries new ones. No example has a time limit: its time depends on the load of the machine.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None, print_blob=True)
+settings.load_profile("same")
 
 _KEPT_TOGETHER = ("tests/infra/serve/", "tests/plugins/web/")
 """Folders whose files share a server."""

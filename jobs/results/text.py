@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from jobs.lake.strict_json import as_number
@@ -63,14 +64,16 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
     A longer curve is divided into intervals, each of which is shown by its mean.
     """
-    numbers = [value for value in values if math.isfinite(value)]
-    if not numbers:
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
         return ""
+    _, exponent = math.frexp(max(map(abs, finite)))
+    numbers = [math.ldexp(value, -exponent) for value in finite]  # below 1, so that no sum or difference overflows
     count = min(width, len(numbers))
     edges = [len(numbers) * place // count for place in range(count + 1)]
-    means = [math.fsum(each / (end - start) for each in numbers[start:end]) for start, end in pairwise(edges)]
-    low, half = min(means), max(means) / 2 - min(means) / 2  # halves, since the difference may be too large for a float
-    heights = ((mean / 2 - low / 2) / half if half else 0.0 for mean in means)
+    means = [fmean(numbers[start:end]) for start, end in pairwise(edges)]
+    low, high = min(means), max(means)
+    heights = ((mean - low) / (high - low) if high > low else 0.0 for mean in means)
     return "".join(_BARS[round(height * (len(_BARS) - 1))] for height in heights)
 
 

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from nightjar.pipelines import PipelineConfig
 from nightjar.settings import Settings
 from tests.support.hostile import NAMES
 
-many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CONFIG = resolve("file:///text", "tiny")
 TYPES = {key: str(schema["type"]) for key, schema in flat_schema().items() if not {"enum", "const"} & set(schema)}
 LISTS = {key for key, kind in TYPES.items() if "array" in kind and "items" in flat_schema()[key]}
@@ -52,6 +53,7 @@ def test_ids_of_airflow_stay_in_the_folder_of_runs(tmp_path, run_id, dag_id):
 
 @given(st.sampled_from(FILES) | st.sampled_from(FREE_FIELDS), NAMES)
 @many
+@pytest.mark.usefixtures("aws")
 def test_what_a_field_of_the_form_names_is_only_read(tmp_path, field, name):
     lake = tmp_path / "deep" / "er" / "my lake"
     run = Settings(lake=str(lake)).run("train_llm", "r")

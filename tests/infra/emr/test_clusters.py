@@ -240,17 +240,19 @@ def test_steps_run_at_the_same_time_as_the_concurrency_level_allows(emr: Emr, tm
     assert emr.status(cluster, running[1])["State"] == "CANCELLED"
 
 
-def test_clock_is_advanced_and_sped_up(emr: Emr) -> None:
-    control = Control(emr.endpoint_url)
-    cluster = emr.create(bash("sleep 0.5"), AutoTerminationPolicy={"IdleTimeout": 7200})
+def test_clock_is_advanced_and_sped_up(emr: Emr, tmp_path: Path) -> None:
+    control, end = Control(emr.endpoint_url), tmp_path / "end"
+    step = bash(f"until [ -e '{end}' ]; do sleep 0.05; done")
+    cluster = emr.create(step, AutoTerminationPolicy={"IdleTimeout": 7200})
     emr.wait("RUNNING", cluster)
     control.advance(7300)  # the step is real work, and the cluster is not idle while it runs
+    end.touch()
     emr.wait("WAITING", cluster)
     control.advance(7000)
     time.sleep(0.2)
     assert emr.status(cluster)["State"] == "WAITING"
     control.speed(1000)
-    assert "auto-termination" in emr.wait("TERMINATED", cluster, seconds=5)["StateChangeReason"]["Message"]
+    assert "auto-termination" in emr.wait("TERMINATED", cluster, seconds=100)["StateChangeReason"]["Message"]
     control.speed(1)
     timeline = emr.status(cluster)["Timeline"]
     assert (timeline["EndDateTime"] - timeline["ReadyDateTime"]).total_seconds() > 14400

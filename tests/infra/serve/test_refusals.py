@@ -128,7 +128,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(sorted(CompletionRequest.model_fields)), VALUES, max_size=5))
 def test_no_body_makes_the_server_fail(http, endless, fields):
     fields = {"model": str(endless), **fields, "max_tokens": 2}
@@ -165,8 +165,8 @@ def test_a_key_is_needed_where_one_is_given(endless, tmp_path):
 
 @pytest.fixture
 def small(endless, tmp_path):
-    """A service with room for two texts and one that waits, each for at most 3 seconds."""
-    limits = ("--max-batch", "2", "--max-queue", "1", "--timeout-seconds", "3", "--max-tokens", "1000000")
+    """A service with room for two texts and one that waits, each for at most 8 seconds."""
+    limits = ("--max-batch", "2", "--max-queue", "1", "--timeout-seconds", "8", "--max-tokens", "1000000")
     with serving(tmp_path, "--model", str(endless), *limits) as running:
         yield running
 

@@ -85,7 +85,7 @@ def test_any_ranges_equal_a_single_pass(path, pieces, mark, step, unit):
     assert not bytes(covered).removeprefix(b"\xef\xbb\xbf").replace(b"\xff", b"").strip()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     pieces=st.lists(st.sampled_from(PIECES), max_size=60),
     mark=st.booleans(),

@@ -153,7 +153,7 @@ corpora = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     corpus=corpora,
     changes=st.fixed_dictionaries(

@@ -139,7 +139,7 @@ def expected(folder, entries, rule, side):
 long_texts = st.integers(60, 240).map(lambda size: "".join("abcdefgh"[i * i % 7] for i in range(size)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     documents=st.lists(st.text("abcdefgh", min_size=1, max_size=30) | long_texts, min_size=1, max_size=12),
     size=st.integers(1, 20),

@@ -46,7 +46,7 @@ def test_awkward_tokens_and_numbers_are_read_back(tmp_path):
     assert second.startswith('"Ġking",0,0.1,'.encode())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=20, unique=True))
 def test_any_token_is_read_back(tmp_path_factory, tokens):
     folder = tmp_path_factory.mktemp("any")

@@ -44,7 +44,7 @@ def cached_logits(model, tokens, lengths, num_steps):
     return torch.stack(found, dim=1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=6), st.integers(0, 10), st.sampled_from([1, 2, 4]))
 def test_logits_equal_those_of_the_trained_model(lengths, num_steps, num_kv_heads):
     model = make_model(num_kv_heads)
@@ -65,7 +65,7 @@ def test_logits_are_equal_up_to_the_last_position():
         torch.testing.assert_close(found, model(tokens), atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data(), st.sampled_from([1, 2, 4]))
 def test_sequences_join_and_leave_without_effect_on_the_others(data, num_kv_heads):
     """Contexts fill up on the way, too: a sequence then goes on from its last half."""

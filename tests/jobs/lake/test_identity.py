@@ -23,7 +23,7 @@ HOSTILE = st.one_of(
 
 
 @given(HOSTILE)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_name_is_plain_short_and_means_its_text_alone(text):
     name = encode_name(text)
     assert re.fullmatch(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*", name)
@@ -34,7 +34,7 @@ def test_a_name_is_plain_short_and_means_its_text_alone(text):
 
 
 @given(st.lists(HOSTILE, min_size=2, max_size=8, unique=True))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_names_of_different_texts_differ(texts):
     assert len({encode_name(text) for text in texts}) == len(texts)
 
@@ -67,7 +67,7 @@ def test_an_empty_text_is_refused():
 
 
 @given(HOSTILE, HOSTILE, st.sampled_from(["lab", "a.b-c_1"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_run_lies_in_its_pipelines_folder_whatever_its_names(run_id, pipeline, project):
     for lake in (Lake("file:///data/my%20lake"), Lake("s3://bucket/prefix")):
         run = lake.run(run_id, pipeline, project)

@@ -19,7 +19,7 @@ from jobs.lake.uri import join, local_path
 from jobs.model_io.archive import unpack
 from tests.support.hostile import NAMES
 
-many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SHA256 = "0" * 64
 
 

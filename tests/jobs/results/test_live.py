@@ -47,7 +47,7 @@ def test_a_part_is_read_once(tmp_path):
     assert counting.read == 20 + 21
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9), st.integers(1, 25)), max_size=12), st.integers(1, 12))
 def test_the_rows_are_those_of_all_parts(tmp_path_factory, parts, every):
     run = Lake(tmp_path_factory.mktemp("lake").as_uri()).run("r")

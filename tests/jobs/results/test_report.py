@@ -306,7 +306,7 @@ JSON = st.recursive(
 NAMES = sorted({name for table in STATISTICS.values() for name in metrics_of_table(table)})
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_values_in_the_statistics_and_the_configuration_make_a_page(run, data):
     names = st.sampled_from(NAMES)

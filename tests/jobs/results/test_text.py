@@ -28,6 +28,7 @@ def test_a_curve_in_one_line():
     assert sparkline([3, 2, 1]) == "█▅▁"
     assert sparkline(list(range(80)), 8) == "▁▂▃▄▅▆▇█"
     assert sparkline([1, math.nan, 1]) == "▁▁"
+    assert sparkline([1.7e308, 1.7e308, -1.7e308, -1.7e308], 2) == "█▁"
     assert sparkline([]) == sparkline([math.inf]) == ""
 
 

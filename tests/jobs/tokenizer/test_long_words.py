@@ -50,7 +50,7 @@ def test_a_long_word_is_cut_and_counted(kind):
     assert max(len(word.encode()) for word in parts) <= MAX_WORD_BYTES + 4
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from([*RUNS]), st.sampled_from([1, 7, 255, 1023, 1024, 1025, 1500])), max_size=6))
 def test_exactly_the_long_words_are_cut(parts):
     text = "".join(run(kind, length, seed) for seed, (kind, length) in enumerate(parts))

@@ -45,7 +45,7 @@ def test_real_text(tokenizer, reference):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=20).map("".join)))
 def test_any_text(tokenizer, reference, text):
     ids = tokenizer.encode(text)
@@ -53,7 +53,7 @@ def test_any_text(tokenizer, reference, text):
     assert tokenizer.decode(ids) == reference.decode(ids.tolist(), skip_special_tokens=False) == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text("ab é漢", min_size=1, max_size=30), min_size=1, max_size=5), st.integers(258, 300))
 def test_vocabulary_of_a_tiny_text(texts, vocab_size):
     data = train_bpe([text.encode() for text in texts], vocab_size)

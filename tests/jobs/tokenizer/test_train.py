@@ -51,7 +51,7 @@ def test_real_text(pair):
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=20).map("".join)))
 def test_any_text(pair, text):
     tokenizer, reference = pair

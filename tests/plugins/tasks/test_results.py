@@ -126,7 +126,7 @@ def test_statistics_stay_in_their_folder(aws, tmp_path):
     run, stats_dir = lake.run("r", "default"), tmp_path / "deep" / "er" / "stats"
 
     @given(NAMES)
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def pull(name):
         uris = [f"{run.stats}/{name}", join(run.stats, "fine.txt")]
         found = SimpleNamespace(list_files=lambda _: [FileInfo(uri, 1, 0.0) for uri in uris], copy=copy)

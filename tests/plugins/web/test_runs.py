@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import time
 from html.parser import HTMLParser
 from urllib.parse import quote, urlencode
 
@@ -13,6 +12,7 @@ import pytest
 from jobs.lake import store
 from jobs.lake.uri import join
 from tests.support.pages import go_on
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.airflow
 
@@ -131,13 +131,8 @@ def test_the_part_of_a_live_run_grows(site, page, runs):
     assert "main" not in before.tags
     added = f"step {go_on(runs.live)['step']}: valid loss"
     assert added not in before.text
-    seconds = float(before.live["data-seconds"])
-    assert 2 < seconds < 60
-
-    deadline = time.monotonic() + seconds + 10
-    while added not in page(address).text:
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
+    assert 2 < float(before.live["data-seconds"]) < 60
+    until(lambda: added in page(address).text, what=added)
 
 
 def test_a_dag_run_has_a_tab_before_and_after_its_first_task(page, runs):

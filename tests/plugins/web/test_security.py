@@ -90,7 +90,7 @@ def ways(name):
 
 
 @pytest.mark.long
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(NAMES)
 @example("../../secret")
 @example("../../../secret/secret.txt")
@@ -139,7 +139,7 @@ def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 def test_a_query_with_any_values_is_answered(site, viewer, runs, data):
     keys = st.sampled_from(["q", "status", "sort", "order", "page", "run", "part", "dag_id", "run_id"])
     query = data.draw(st.lists(st.tuples(keys, st.text(max_size=20)), max_size=5))
