@@ -2,9 +2,13 @@
 
 import gc
 import os
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -41,6 +45,30 @@ os.environ.update(
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None, print_blob=True)
 settings.load_profile("same")
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """Fail a test that looks up a name other than this machine's, or connects to a public address."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    if not _is_near(host):
+        pytest.fail(f"the test reaches for {host!r}, and no test may reach a network")
+
+
+def _is_near(host: str | bytes | None) -> bool:
+    """Return whether a name or address is this machine's, or an address of a private network."""
+    name = host.decode() if isinstance(host, bytes) else host or "localhost"
+    try:
+        return not ip_address(name.partition("%")[0]).is_global
+    except ValueError:
+        return name in ("localhost", socket.gethostname())
+
+
+sys.addaudithook(_refuse_network)
 
 _KEPT_TOGETHER = ("tests/infra/serve/", "tests/plugins/web/")
 """Folders whose files share a server."""

@@ -9,9 +9,6 @@ from tests.chaos_airflow.__main__ import DISTURBANCES, append, read_results, unf
 from tests.chaos_airflow.judge import Result, most_at_once
 from tests.chaos_airflow.plan import Call, calls_of, cases_of, sample
 from tests.chaos_airflow.subjects import SUBJECTS
-from tests.support.airflow import isolate
-
-isolate()
 
 READ = Call("emr", "DescribeCluster", "client")
 CREATE = Call("emr", "RunJobFlow", "client")

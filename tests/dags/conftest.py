@@ -20,8 +20,6 @@ from tests.support.no_spark import no_spark
 from tests.support.receiver import receiver
 from tests.support.waiting import until
 
-airflow.isolate()
-
 
 @dataclass(frozen=True)
 class Finished:

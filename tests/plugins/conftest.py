@@ -6,8 +6,6 @@ import pytest
 
 from tests.support import airflow
 
-airflow.isolate()
-
 
 @pytest.fixture(scope="session")
 def emr(tmp_path_factory):

@@ -25,12 +25,14 @@ STANDIN = Path(__file__).parents[1] / "dags" / "standin"
 
 
 def isolate() -> None:
-    """Give this process an Airflow home with the project's DAGs and plugins. Call it before Airflow is imported."""
-    if "AIRFLOW_HOME" not in os.environ:
-        home = tempfile.mkdtemp(prefix="nightjar-test-")
-        atexit.register(shutil.rmtree, home, ignore_errors=True)
-        settings = environment(Path(home), "file:///nowhere", "http://127.0.0.1:9")
-        os.environ |= {key: value for key, value in settings.items() if key.startswith("AIRFLOW")}
+    """Give this process an Airflow home of its own, without the user's settings. pytest's processes have one already.
+
+    Call it before Airflow is imported.
+    """
+    home = tempfile.mkdtemp(prefix="nightjar-test-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    settings = environment(Path(home), "file:///nowhere", "http://127.0.0.1:9")
+    os.environ |= {key: value for key, value in settings.items() if key.startswith("AIRFLOW")}
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:

@@ -20,9 +20,6 @@ from infra.emr.server import embedded_emr
 from infra.emr.settings import EmrSettings
 from tests.infra.aws.recorder import Recorder
 from tests.infra.aws.recorder import Request as Received
-from tests.support import airflow
-
-airflow.isolate()
 
 ENV = "prod"
 CORPUS_BUCKET = "texts"

@@ -119,7 +119,7 @@ def test_ctrl_c_ends_with_its_exit_code(endless, tmp_path):
     [
         (["--host", "0.0.0.0"], {}, "--host 0.0.0.0: other machines can reach it, so give an API key"),
         (["--host", "::"], {}, "--host ::: other machines can reach it"),
-        (["--host", "no such host"], {}, "--host no such host: "),
+        (["--host", "fe80::1%none"], {}, "--host fe80::1%none: "),
         ([], {"NIGHTJAR_API_KEY": "short"}, "NIGHTJAR_API_KEY: key 1 needs at least 16 printable ASCII characters"),
         (["--api-key-file", "{tmp}/none"], {}, "cannot be read (No such file or directory)"),
         (["--api-key-file", "{tmp}/empty"], {}, "has no key; write one in each line"),
