@@ -28,8 +28,9 @@ def config(**settings):
     return resolve("s3://lakes/text", "tiny", {key.replace("__", "."): value for key, value in settings.items()})
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def short_settling(monkeypatch):
+    """Wait only a second for an answer that does not come."""
     monkeypatch.setattr(run_clusters, "SETTLE_SECONDS", 1.0)
 
 
@@ -189,6 +190,7 @@ def test_answer_that_another_process_writes_is_used(aws, clusters, identity, rec
     timer.join()
 
 
+@pytest.mark.usefixtures("short_settling")
 def test_request_without_effect_is_said_and_does_not_count(clusters, records, caplog):
     records.add()
     assert clusters.end() == []
@@ -324,6 +326,7 @@ def test_refused_request_is_the_users_mistake(client, clusters, records):
     assert clusters.end() == []
 
 
+@pytest.mark.usefixtures("short_settling")
 def test_throttled_request_is_asked_again(client, clusters, records):
     allow = refuse(client, "RunJobFlow", "ThrottlingException")
     with pytest.raises(client.exceptions.ClientError, match="Throttling"):

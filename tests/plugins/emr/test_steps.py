@@ -148,8 +148,8 @@ def test_a_retry_waits_for_the_step_that_a_killed_try_has_asked_for(start, ask, 
 
 
 def test_a_request_of_which_nothing_is_seen_had_no_effect(start, ask, run, aws, cluster, monkeypatch, caplog):
-    monkeypatch.setattr(attempts_module, "SETTLE_SECONDS", 0.5)
-    ask()
+    monkeypatch.setattr(attempts_module, "SETTLE_SECONDS", 3.0)
+    ask(age_seconds=-60)  # by a clock that is ahead, so the whole time is left
     _, trigger = start("true")
     assert WAITS in caplog.text
     assert attempts(aws, cluster) == [2]

@@ -129,7 +129,7 @@ def test_more_than_some_at_a_time_are_refused_and_a_process_ends_when_its_reader
         refused = ask(site, run.folder, viewer)
         assert (refused.status, refused.headers["Retry-After"]) == (429, "5")
         until(lambda: len(processes()) == sampling.MOST_PROCESSES)
-    until(lambda: not processes(), 10)
+    until(lambda: not processes())
     assert ask(site, run.folder, viewer).status == 200
 
 
@@ -194,7 +194,7 @@ def test_the_secrets_of_airflow_are_not_passed_on(client, other_run, tmp_path, m
 def test_a_process_has_a_time_limit(client, other_run, monkeypatch):
     monkeypatch.setattr(sampling, "SECONDS", 0.5)
     assert lines_of(client, other_run) == [{"error": "The text was cut off at the time limit of 0 seconds."}]
-    until(lambda: not processes(), 10)
+    until(lambda: not processes())
 
 
 def test_a_model_too_large_to_copy_is_refused(client, other_run, monkeypatch):
