@@ -111,7 +111,7 @@ test: lint .cache/axe/made ## Run what 'make check' runs, and every test of less
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15
 
 .PHONY: test-random
-test-random: setup ## Run the tests of properties with random examples, other ones each time
+test-random: setup ## Run the property tests with new random examples
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --hypothesis-profile random -m hypothesis
 
 .PHONY: coverage
