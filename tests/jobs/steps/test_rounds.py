@@ -240,7 +240,7 @@ def test_max_seconds_ends_the_rounds(place):
 
 def test_the_budget_ends_the_rounds(place):
     run, config = make_run(place, "paid", train__strategy="average", train__epochs=10_000, train__max_tokens=None,
-                           budget__usd=60 + 10)  # fmt: skip
+                           budget__usd=64)  # fmt: skip
     pay_by_the_second(run, 60)
     stats = train.run(run, config, InlineEngine(), lambda _: None)
     assert 1 < stats["training_seconds"] < 60

@@ -179,16 +179,16 @@ def test_max_seconds_ends_a_run_with_a_model(place):
     decay = rates[rates.index(max(rates)) :]
     assert len(decay) > 2
     assert decay == sorted(decay, reverse=True)
-    assert decay[-1] < 0.3 * config.train.learning_rate  # 0.1, or more if the last step takes a large part of the time
+    assert decay[-1] == pytest.approx(0.1 * config.train.learning_rate)  # its clock is beyond the limit
     assert store.read_manifest(run.model) is not None
 
 
 def test_the_budget_ends_a_run_with_a_model(place):
-    run, config = make_run(place, train__epochs=10_000, budget__usd=60 + 10)
+    run, config = make_run(place, train__epochs=10_000, budget__usd=60 + 5)
     pay_by_the_second(run, 60)
     started = time.monotonic()
     stats = train.run(run, config, InlineEngine(), lambda _: None)
-    assert 1 < stats["training_seconds"] < 10
+    assert 1 < stats["training_seconds"] < 5
     assert time.monotonic() - started < 120
     assert stats["stopped_by_budget"]
     rows = metrics(run)
