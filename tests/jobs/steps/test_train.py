@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_windows(place):
 
 
 def test_max_seconds_ends_a_run_with_a_model(place):
-    run, config, stats = train_run(place, train__epochs=10_000, train__max_seconds=3)
+    run, config, stats = train_run(place, train__epochs=10_000, train__max_tokens=None, train__max_seconds=3)
     rows = metrics(run)
     assert (stats["training_seconds"] >= 3, stats["stopped_by_time"], stats["stopped_by_budget"]) == (True, True, False)
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -184,7 +184,7 @@ def test_max_seconds_ends_a_run_with_a_model(place):
 
 
 def test_the_budget_ends_a_run_with_a_model(place):
-    run, config = make_run(place, train__epochs=10_000, budget__usd=60 + 5)
+    run, config = make_run(place, train__epochs=10_000, train__max_tokens=None, budget__usd=60 + 5)
     pay_by_the_second(run, 60)
     started = time.monotonic()
     stats = train.run(run, config, InlineEngine(), lambda _: None)
